@@ -1,0 +1,47 @@
+// Model image: a checkpoint turned once into the bytes that the kernels read.
+//
+// One page-aligned run that holds every tensor in kernel layout, and an index with the configuration, the
+// tokenizer and the SHA-256 of what it was made from. Kept under cache_directory()/images; a second start maps it.
+// Immutable and shareable between threads and, through the page cache, between processes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "model/config.h"
+#include "switchyard/result.h"
+
+namespace switchyard::model {
+
+// How a matrix [rows][columns] is stored for the kernels; defined in packed_matrix.h.
+struct PackedMatrix;
+
+class ModelImage {
+ public:
+  // Opens a checkpoint (GGUF file, safetensors file or directory) or an image made before. Builds the image when
+  // there is none for this very checkpoint; `progress(done, total)` counts its bytes then. Two processes that
+  // build the same image at once are safe. Errors: not_found, corrupt, unsupported, io.
+  static Result<std::shared_ptr<const ModelImage>> open(const std::filesystem::path& path,
+                                                        const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});
+  virtual ~ModelImage() = default;
+
+  virtual const ModelConfig& config() const = 0;
+  // TokenizerSpec::serialize() of the checkpoint's tokenizer, chat template included.
+  virtual std::span<const std::byte> tokenizer() const = 0;
+  // Hexadecimal SHA-256 that names the image: of the checkpoint's bytes and the layout's version.
+  virtual std::string_view hash() const = 0;
+  // Errors: not_found.
+  virtual Result<PackedMatrix> matrix(std::string_view name) const = 0;
+  // A vector of 32-bit floats (norms, biases). Errors: not_found.
+  virtual Result<std::span<const float>> vector(std::string_view name) const = 0;
+  // The whole run of bytes, for copies into a berth and for the memory floor of benchmarks.
+  virtual std::span<const std::byte> bytes() const = 0;
+};
+
+}  // namespace switchyard::model

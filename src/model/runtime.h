@@ -1,0 +1,57 @@
+// The forward pass of a decoder-only transformer on one device share, with paged KV.
+//
+// A step takes any mix of prefill chunks and decode rows. A row's numbers depend on its own tokens alone, not
+// on batch-mates, chunk sizes, block placement, thread count, or the CPU's instruction set: every reduction runs
+// in an order fixed by the row. One thread calls step() at a time; the runtime has worker threads of its own,
+// which sleep between steps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "model/config.h"
+#include "model/image.h"
+#include "model/kv_layout.h"
+#include "switchyard/result.h"
+
+namespace switchyard::model {
+
+struct RuntimeOptions {
+  std::uint32_t threads = 0;     // 0: one per core
+  std::uint32_t max_rows = 512;  // tokens of one step
+  std::uint32_t max_logit_rows = 64;
+};
+
+// Consecutive tokens of one request.
+struct Chunk {
+  std::span<const std::int32_t> tokens;   // to compute in this step
+  std::uint32_t position = 0;             // of tokens[0] in the request; all earlier ones are in the KV blocks
+  std::span<const std::uint32_t> blocks;  // the request's blocks, covering position + tokens.size() tokens
+  bool logits = false;                    // logits of the last token are wanted
+};
+
+// Called on the stepping thread when the K and V of every row of the step are in the pool for `layer`.
+using LayerDone = std::function<void(std::uint32_t layer)>;
+
+class Runtime {
+ public:
+  // `kv_pool`: kv_blocks * kv_layout(config).block_bytes() bytes, 64-byte aligned; owned by the caller.
+  // Errors: unsupported, invalid, exhausted.
+  static Result<std::unique_ptr<Runtime>> create(std::shared_ptr<const ModelImage> image, std::span<std::byte> kv_pool,
+                                                 const RuntimeOptions& options);
+  virtual ~Runtime() = default;
+
+  // `logits` receives vocab floats for each chunk that wants them, in the order of the chunks.
+  // Errors: invalid (token or block out of range, too many rows, blocks too few). Nothing is computed then.
+  virtual Status step(std::span<const Chunk> chunks, std::span<float> logits, const LayerDone& layer_done = {}) = 0;
+
+  virtual const ModelConfig& config() const = 0;
+  virtual const KvLayout& kv_layout() const = 0;
+};
+
+KvLayout kv_layout(const ModelConfig& config);
+
+}  // namespace switchyard::model
