@@ -136,7 +136,10 @@ Result<Transfer> Push::submit(const Item& item, std::uint64_t serial) {
 
 void Push::transfer_done(std::uint64_t serial, std::uint64_t bytes, const Status& status) {
   std::unique_lock lock(mutex_);
-  std::erase_if(active_, [serial](const Active& active) { return active.serial == serial; });
+  const auto found = std::find_if(active_.begin(), active_.end(),
+                                  [serial](const Active& active) { return active.serial == serial; });
+  if (!status) failed_.push_back(found->transfer);
+  active_.erase(found);
   if (status) {
     ++landed_;
     report_.bytes += bytes;
@@ -168,14 +171,15 @@ void Push::cancel(std::function<void()> drained) {
   std::unique_lock lock(mutex_);
   cancelled_ = true;
   waiting_.clear();
-  auto remaining = std::make_shared<std::atomic<std::size_t>>(active_.size() + 1);
-  auto one_drained = [remaining, drained = std::move(drained)] {
-    if (remaining->fetch_sub(1) == 1 && drained) drained();
-  };
-  std::vector<Active> active = active_;
+  std::vector<Transfer> transfers = std::exchange(failed_, {});
+  for (const Active& active : active_) transfers.push_back(active.transfer);
   finish_if_over(lock);
   if (lock.owns_lock()) lock.unlock();
-  for (Active& each : active) each.transfer.cancel(one_drained);
+  auto remaining = std::make_shared<std::atomic<std::size_t>>(transfers.size() + 1);
+  auto one_drained = [remaining, drained = std::move(drained)] {
+    if (remaining->fetch_sub(1) == 1) drained();
+  };
+  for (Transfer& transfer : transfers) transfer.cancel(one_drained);
   one_drained();
 }
 

@@ -121,6 +121,7 @@ class Push : public std::enable_shared_from_this<Push> {
   Finished finished_;
   std::deque<Item> waiting_;
   std::vector<Active> active_;
+  std::vector<Transfer> failed_;  // may still be draining
   std::uint64_t next_serial_ = 1;
   std::uint64_t landed_ = 0;
   Status failure_;
