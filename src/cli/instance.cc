@@ -1,6 +1,7 @@
 #include "pool/instance.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <memory>
 
 #include "base/log.h"
