@@ -216,7 +216,6 @@ void add_generate(CLI::App& app, Chosen& chosen) {
       // Instances write to the same terminal; their progress is not what was asked for.
       setenv("SWITCHYARD_LOG", "error", 0);
       log::start("generate", "error");
-      hold_stop_signals();
       if (auto status = generate(*arguments); !status) {
         return status.error().code == ErrorCode::cancelled ? 130 : report(status.error());
       }

@@ -56,8 +56,14 @@ Status apply(const PoolArguments& arguments, pool::PoolConfig& config) {
 }
 
 Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config) {
-  ProgressBar bar("Preparing the model");
-  return pool::Pool::start(config, program_path(), bar.callback());
+  {
+    // Before signals are held: Ctrl-C may end this, however long it takes.
+    ProgressBar bar("Preparing the model");
+    if (auto image = model::ModelImage::open(config.model, bar.callback()); !image)
+      return pass(image.error());
+  }
+  hold_stop_signals();
+  return pool::Pool::start(config, program_path());
 }
 
 void hold_stop_signals() {
@@ -70,6 +76,13 @@ void wait_for_stop() {
   const sigset_t signals = stop_signals();
   int signal = 0;
   sigwait(&signals, &signal);
+}
+
+bool stop_requested(Nanos limit) {
+  const sigset_t signals = stop_signals();
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(limit);
+  const timespec wait{.tv_sec = seconds.count(), .tv_nsec = (limit - seconds).count()};
+  return sigtimedwait(&signals, nullptr, &wait) > 0;
 }
 
 }  // namespace switchyard::cli

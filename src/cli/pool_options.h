@@ -23,7 +23,7 @@ void add_pool_options(CLI::App& command, PoolArguments& arguments);
 // Writes what was given over `config`; finds (and pulls) the default model when none is named.
 Status apply(const PoolArguments& arguments, pool::PoolConfig& config);
 
-// Starts the pool, with a bar while the model image is built.
+// Starts the pool, with a bar while the model image is built. Holds stop signals from then on.
 Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config);
 
 // Blocks SIGINT and SIGTERM in this thread and those that it starts, so that wait_for_stop() gets them.

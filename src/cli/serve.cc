@@ -12,6 +12,7 @@ namespace switchyard::cli {
 namespace {
 
 constexpr Nanos kReadyLimit = std::chrono::seconds(60);
+constexpr Nanos kReadyPoll = std::chrono::milliseconds(50);
 constexpr Nanos kStopLimit = std::chrono::seconds(5);
 
 struct Arguments {
@@ -34,12 +35,16 @@ Status serve(const Arguments& arguments) {
 
   auto pool = start_pool(config.pool);
   if (!pool) return pass(pool.error());
-  auto gateway = gateway::Gateway::start({.host = config.host, .port = config.port, .api_keys = config.api_keys},
-                                         (*pool)->generator());
+  auto gateway = gateway::Gateway::start(
+      {.host = config.host, .port = config.port, .api_keys = config.api_keys}, (*pool)->generator());
   if (!gateway) return pass(gateway.error());
-  if (auto ready = (*pool)->wait_ready(monotonic_now() + kReadyLimit); !ready) {
-    log::warn("{}; serving what is there", ready.error().message);
+  const TimePoint limit = monotonic_now() + kReadyLimit;
+  Status ready = (*pool)->wait_ready(monotonic_now());
+  while (!ready && monotonic_now() < limit) {
+    if (stop_requested(Nanos::zero())) return {};
+    ready = (*pool)->wait_ready(monotonic_now() + kReadyPoll);
   }
+  if (!ready) log::warn("{}; requests wait until they are", ready.error().message);
   log::info("serving {} on http://{}:{} (OpenAI API under /v1); Ctrl-C stops",
             (*pool)->generator().models().front().id, config.host, (*gateway)->port());
   wait_for_stop();
@@ -53,7 +58,8 @@ Status serve(const Arguments& arguments) {
 void add_serve(CLI::App& app, Chosen& chosen) {
   auto* command = app.add_subcommand("serve", "Serve a model through the OpenAI API");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("-c,--config", arguments->config, "YAML file; options on the command line go before it");
+  command->add_option("-c,--config", arguments->config,
+                      "YAML file; options on the command line go before it");
   command->add_option("--host", arguments->host, "Address to listen on (default: 127.0.0.1)");
   command->add_option("-p,--port", arguments->port, "Port to listen on; 0 takes a free one (default: 8000)")
       ->check(CLI::Range(0, 65535));
@@ -61,7 +67,6 @@ void add_serve(CLI::App& app, Chosen& chosen) {
   command->callback([&chosen, arguments] {
     chosen = [arguments] {
       log::start("serve");
-      hold_stop_signals();
       const auto status = serve(*arguments);
       return status ? 0 : report(status.error());
     };

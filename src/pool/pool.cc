@@ -45,10 +45,9 @@ std::uint32_t served_context(const PoolConfig& config, const model::ModelConfig&
 
 }  // namespace
 
-Result<std::unique_ptr<Pool>> Pool::start(const PoolConfig& config, const std::filesystem::path& program,
-                                          const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+Result<std::unique_ptr<Pool>> Pool::start(const PoolConfig& config, const std::filesystem::path& program) {
   if (auto valid = validate(config); !valid) return pass(valid.error());
-  auto image = model::ModelImage::open(config.model, progress);
+  auto image = model::ModelImage::open(config.model);
   if (!image) return pass(image.error());
   const model::ModelConfig& model = (*image)->config();
   const std::uint32_t context = served_context(config, model);
