@@ -26,6 +26,7 @@ Result<std::vector<std::byte>> from_hex(const std::string& text) {
 
 struct Arguments {
   pool::InstanceOptions options;
+  std::string model;
   std::string role;
   std::string supervisor;
 };
@@ -40,7 +41,7 @@ int run(Arguments& arguments) {
   auto supervisor = PeerAddress::parse(*bytes);
   if (!supervisor) return report(supervisor.error());
   arguments.options.supervisor = *std::move(supervisor);
-  if (auto status = pool::run_instance(arguments.options); !status) {
+  if (auto status = pool::run_instance(arguments.options, arguments.model); !status) {
     log::error("{}", status.error().message);
     return 1;
   }
@@ -55,7 +56,7 @@ void add_instance(CLI::App& app, Chosen& chosen) {
   auto arguments = std::make_shared<Arguments>();
   command->add_option("--name", arguments->options.name)->required();
   command->add_option("--role", arguments->role)->required();
-  command->add_option("--model", arguments->options.model)->required();
+  command->add_option("--model", arguments->model)->required();
   command->add_option("--fabric", arguments->options.fabric)->required();
   command->add_option("--threads", arguments->options.threads)->required();
   command->add_option("--kv-memory", arguments->options.kv_bytes)->required();
