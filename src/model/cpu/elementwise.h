@@ -1,7 +1,6 @@
 // Norms, rotation, activation and sums of single rows. For kernel files only.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -59,20 +58,6 @@ void swiglu(const float* gate, const float* up, float* out, std::uint32_t size) 
   for (std::uint32_t i = 0; i < size; i += kLanes) {
     S::store(out + i, S::mul(silu<S>(S::load(gate + i)), S::load(up + i)));
   }
-}
-
-template <class S>
-constexpr Kernels make_kernels(Isa isa) {
-  return {.isa = isa,
-          .product = product<S>,
-          .attend = attend<S>,
-          .merge = merge<S>,
-          .finish_attention = finish_attention<S>,
-          .rms_norm = rms_norm<S>,
-          .group_sums = group_sums<S>,
-          .rotate = rotate<S>,
-          .store_half = store_half<S>,
-          .swiglu = swiglu<S>};
 }
 
 }  // namespace

@@ -1,8 +1,5 @@
 #include "model/cpu/lanes_scalar.h"
-//
-#include "model/cpu/attention.h"
-#include "model/cpu/elementwise.h"
-#include "model/cpu/product.h"
+#include "model/cpu/make_kernels.h"
 
 namespace switchyard::model::cpu {
 
