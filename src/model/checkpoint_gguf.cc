@@ -187,7 +187,7 @@ Result<std::vector<Tensor>> read_tensors(const GgufFile& file, std::span<const s
     Tensor tensor{
         .name = *name, .original_name = std::string(entry.name), .type = *type, .shape = {}, .bytes = {}};
     tensor.shape.assign(entry.dimensions.rbegin(), entry.dimensions.rend());
-    while (tensor.shape.size() > 1 && tensor.shape.front() == 1) tensor.shape.erase(tensor.shape.begin());
+    while (tensor.shape.size() > 2 && tensor.shape.front() == 1) tensor.shape.erase(tensor.shape.begin());
     std::uint64_t blocks = 1;
     for (const std::uint64_t size : entry.dimensions) blocks *= size;
     blocks /= block_values(*type);
