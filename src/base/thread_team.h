@@ -1,11 +1,11 @@
 // A fixed team of threads that carries out one function together, in phases.
 //
-// run() wakes the workers, calls the function on every member (the caller is member 0) and returns when all have
-// returned. Inside, barrier() separates phases. Waiting spins for some microseconds and then sleeps, so that
-// programs that share the cores are not held up. A team of one runs the function in place.
+// run() wakes the workers, calls the function on every member (the caller is member 0) and returns when all
+// have returned. Inside, barrier() separates phases. Waiting spins for some microseconds and then sleeps, so
+// that programs that share the cores are not held up. A team of one runs the function in place.
 //
-// Owned by one object; one thread calls run() at a time. Neither run() nor barrier() allocates. The function must not
-// throw, and every member must pass the same barriers.
+// Owned by one object; one thread calls run() at a time. Neither run() nor barrier() allocates. The function
+// must not throw, and every member must pass the same barriers.
 #pragma once
 
 #include <atomic>
@@ -34,7 +34,9 @@ class ThreadTeam {
 
   template <class F>
   void run(F&& function) {
-    run(Work{[](void* context, std::uint32_t member) { (*static_cast<std::remove_reference_t<F>*>(context))(member); },
+    run(Work{[](void* context, std::uint32_t member) {
+               (*static_cast<std::remove_reference_t<F>*>(context))(member);
+             },
              &function});
   }
   void run(Work work);
@@ -54,8 +56,8 @@ class ThreadTeam {
   alignas(64) std::atomic<std::uint32_t> passages_{0};  // of the barrier
 };
 
-// The part of `count` items that member `member` of `members` takes: [first, last), contiguous, differing in length
-// by one at most.
+// The part of `count` items that member `member` of `members` takes: [first, last), contiguous, differing in
+// length by one at most.
 struct Share {
   std::uint32_t first = 0;
   std::uint32_t last = 0;

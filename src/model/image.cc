@@ -1,7 +1,8 @@
 // Finds or makes the image of a checkpoint.
 //
 // <cache>/images/HASH.image       images; HASH is of the checkpoint's files and the layout's version
-// <cache>/images/known/KEY        HASH for a checkpoint seen before; KEY is of its path and its files' names, sizes,
+// <cache>/images/known/KEY        HASH for a checkpoint seen before; KEY is of its path and its files' names,
+// sizes,
 //                                 inodes and times, so that a second start need not read the checkpoint
 #include "model/image.h"
 
@@ -43,7 +44,8 @@ ImageEntry to_entry(const std::string& name, const PackedMatrix& matrix) {
   entry.name = name;
   entry.format = kMatrixEntry + static_cast<std::uint32_t>(matrix.format);
   entry.shape = {matrix.rows, matrix.columns};
-  entry.parameters = {matrix.group, (matrix.minimum ? kMinimumFlag : 0) | (matrix.wide_scales ? kWideFlag : 0) |
+  entry.parameters = {matrix.group, (matrix.minimum ? kMinimumFlag : 0) |
+                                        (matrix.wide_scales ? kWideFlag : 0) |
                                         (matrix.interleaved ? kInterleavedFlag : 0)};
   return entry;
 }
@@ -57,8 +59,8 @@ Result<PackedMatrix> to_matrix(const ImageEntry& entry, std::span<const std::byt
   const bool group_fits = quantised ? (group == 16 || group == 32) && entry.shape[1] % 32 == 0 : group == 0;
   constexpr std::uint64_t kMost = std::uint64_t{1} << 31;
   if (!known || !group_fits || entry.shape[0] >= kMost || entry.shape[1] >= kMost) {
-    return fail(ErrorCode::corrupt, "image entry '{}' is no matrix of this version (format {}, group {})", entry.name,
-                entry.format, group);
+    return fail(ErrorCode::corrupt, "image entry '{}' is no matrix of this version (format {}, group {})",
+                entry.name, entry.format, group);
   }
   matrix.format = static_cast<WeightFormat>(format);
   matrix.rows = static_cast<std::uint32_t>(entry.shape[0]);
@@ -69,8 +71,8 @@ Result<PackedMatrix> to_matrix(const ImageEntry& entry, std::span<const std::byt
   matrix.interleaved = (entry.parameters[1] & kInterleavedFlag) != 0;
   matrix.bytes = bytes;
   if (matrix.packed_bytes() != bytes.size()) {
-    return fail(ErrorCode::corrupt, "image entry '{}' has {} bytes; its shape asks for {}", entry.name, bytes.size(),
-                matrix.packed_bytes());
+    return fail(ErrorCode::corrupt, "image entry '{}' has {} bytes; its shape asks for {}", entry.name,
+                bytes.size(), matrix.packed_bytes());
   }
   return matrix;
 }
@@ -81,8 +83,8 @@ class MappedImage final : public ModelImage {
     auto file = ImageFile::open(path);
     if (!file) return fail_at(path.string(), file.error());
     if ((*file)->description().layout_version != kPackedLayoutVersion) {
-      return fail(ErrorCode::unsupported, "{}: layout version {}; this program reads {}: make it anew", path.string(),
-                  (*file)->description().layout_version, kPackedLayoutVersion);
+      return fail(ErrorCode::unsupported, "{}: layout version {}; this program reads {}: make it anew",
+                  path.string(), (*file)->description().layout_version, kPackedLayoutVersion);
     }
     return std::shared_ptr<const ModelImage>(new MappedImage(std::move(*file)));
   }
@@ -183,7 +185,8 @@ Status write_image(const Checkpoint& checkpoint, const std::string& hash, const 
       header.name = entry.name;
       header.format = kVectorEntry;
       header.shape = {values.size(), 1};
-      if (auto status = (*writer)->add(std::move(header), std::as_bytes(std::span(values))); !status) return status;
+      if (auto status = (*writer)->add(std::move(header), std::as_bytes(std::span(values))); !status)
+        return status;
       continue;
     }
     if (auto status = (*writer)->begin(to_entry(entry.name, entry.matrix)); !status) return status;

@@ -12,7 +12,8 @@ class Planner {
   explicit Planner(std::span<const Tensor> tensors) : tensors_(tensors) {}
 
   const Tensor* find(std::string_view name) const {
-    const auto at = std::find_if(tensors_.begin(), tensors_.end(), [&](const Tensor& t) { return t.name == name; });
+    const auto at =
+        std::find_if(tensors_.begin(), tensors_.end(), [&](const Tensor& t) { return t.name == name; });
     return at == tensors_.end() ? nullptr : &*at;
   }
 

@@ -8,8 +8,8 @@
 //   layers.N.qkv_bias            vector, where the model has biases
 //   layers.N.attention_output    matrix
 //   layers.N.ffn_norm            vector
-//   layers.N.gate_up             matrix, panels of gate and up in turn; or layers.N.gate|up where their types differ
-//   layers.N.down                matrix
+//   layers.N.gate_up             matrix, panels of gate and up in turn; or layers.N.gate|up where their types
+//   differ layers.N.down                matrix
 //
 // Entries are in the order in which a forward pass reads them. Pure; any thread.
 #pragma once

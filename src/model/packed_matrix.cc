@@ -14,7 +14,9 @@ constexpr std::uint32_t kLanes = cpu::kLanes;
 bool is_plain(WeightFormat format) { return format < WeightFormat::q8; }
 std::size_t element_bytes(WeightFormat format) { return format == WeightFormat::f32 ? 4 : 2; }
 
-std::uint32_t panels_of(std::uint64_t rows) { return static_cast<std::uint32_t>((rows + kLanes - 1) / kLanes); }
+std::uint32_t panels_of(std::uint64_t rows) {
+  return static_cast<std::uint32_t>((rows + kLanes - 1) / kLanes);
+}
 
 // Scales of these are halves in the file.
 bool has_half_scales(DType type) {
@@ -32,7 +34,8 @@ PackedMatrix form_of(DType type) {
     return form;
   }
   const int lowest = groups->has_minimum ? 0 : -8;
-  const bool nibbles = groups->group_values == 32 && groups->lowest >= lowest && groups->highest <= lowest + 15;
+  const bool nibbles =
+      groups->group_values == 32 && groups->lowest >= lowest && groups->highest <= lowest + 15;
   form.format = nibbles ? WeightFormat::q4 : WeightFormat::q8;
   form.group = groups->group_values;
   form.minimum = groups->has_minimum;
@@ -104,8 +107,8 @@ void put_row(const PackedMatrix& plan, const RowValues& values, std::uint32_t la
   if (is_plain(plan.format)) {
     const std::size_t element = element_bytes(plan.format);
     for (std::uint32_t column = 0; column < plan.columns; ++column) {
-      std::memcpy(panel + (std::size_t{column} * kLanes + lane) * element, values.plain.data() + column * element,
-                  element);
+      std::memcpy(panel + (std::size_t{column} * kLanes + lane) * element,
+                  values.plain.data() + column * element, element);
     }
     return;
   }
@@ -183,7 +186,8 @@ void pack_panel(const PackedMatrix& plan, std::span<const Tensor* const> tensors
 std::vector<std::byte> pack(const PackedMatrix& plan, std::span<const Tensor* const> tensors) {
   std::vector<std::byte> bytes(plan.packed_bytes());
   for (std::uint32_t panel = 0; panel < plan.panels(); ++panel) {
-    pack_panel(plan, tensors, panel, std::span(bytes).subspan(panel * plan.panel_bytes(), plan.panel_bytes()));
+    pack_panel(plan, tensors, panel,
+               std::span(bytes).subspan(panel * plan.panel_bytes(), plan.panel_bytes()));
   }
   return bytes;
 }

@@ -1,16 +1,18 @@
 // A weight matrix [rows = outputs][columns = inputs] as the CPU kernels read it.
 //
-// Rows are kept in panels of 16, one row to a vector lane, padded with rows of zeros to an even number of panels. A
-// panel is one run of bytes, columns ascending (padded with zeros to a multiple of 32):
+// Rows are kept in panels of 16, one row to a vector lane, padded with rows of zeros to an even number of
+// panels. A panel is one run of bytes, columns ascending (padded with zeros to a multiple of 32):
 //
 //   plain (f32, f16, bf16):  for each column: 16 elements
 //   q8: for each group of 16 or 32 columns:  scales [16], minimums [16] if there are any,
 //                                            for each column: 16 signed bytes
 //   q4: for each group of 32 columns:        scales [16], minimums [16] if there are any,
-//                                            for each 8 columns: 16 words of 8 nibbles, the first column lowest
+//                                            for each 8 columns: 16 words of 8 nibbles, the first column
+//                                            lowest
 //
-// Scales and minimums are halves where the checkpoint's are, else floats ("wide"). A value is scale * q + minimum;
-// nibbles count from 0 with minimums and from -8 without. Nothing is rounded on the way from a checkpoint.
+// Scales and minimums are halves where the checkpoint's are, else floats ("wide"). A value is scale * q +
+// minimum; nibbles count from 0 with minimums and from -8 without. Nothing is rounded on the way from a
+// checkpoint.
 //
 // PackedMatrix is a view; the bytes belong to a ModelImage. Immutable; any thread.
 #pragma once
@@ -50,8 +52,8 @@ struct PackedMatrix {
   std::size_t packed_bytes() const { return panels() * panel_bytes(); }
 };
 
-// How matrices are packed as one: their rows one after the other, or their panels in turn. nullopt where their
-// types, shapes or numbers of rows do not allow it; a single matrix is always allowed.
+// How matrices are packed as one: their rows one after the other, or their panels in turn. nullopt where
+// their types, shapes or numbers of rows do not allow it; a single matrix is always allowed.
 std::optional<PackedMatrix> plan_packing(std::span<const Tensor* const> tensors, bool interleave = false);
 
 // One panel of `plan`, into panel_bytes() bytes. `tensors`: as given to plan_packing.

@@ -51,7 +51,8 @@ class CpuRuntime final : public Runtime {
         partial_(kPartialFloats),
         team_(threads) {
     for (std::uint32_t member = 0; member < threads; ++member) {
-      const std::uint32_t widest = std::max({config_.hidden, config_.heads * config_.head_dim, config_.intermediate});
+      const std::uint32_t widest =
+          std::max({config_.hidden, config_.heads * config_.head_dim, config_.intermediate});
       privates_.push_back({Activations(kFewRows, config_.hidden), Activations(kFewRows, widest),
                            AlignedFloats(cpu::attention_scratch_floats(config_.head_dim)),
                            AlignedFloats(cpu::kAttentionQueries * partial_stride())});
@@ -75,7 +76,8 @@ class CpuRuntime final : public Runtime {
     const std::size_t blocks = pool_bytes / layout_.block_bytes();
     return {.config = &config_,
             .kv_blocks = static_cast<std::uint32_t>(blocks),
-            .positions = static_cast<std::uint32_t>(std::min<std::size_t>(config_.context, blocks * kBlockTokens)),
+            .positions =
+                static_cast<std::uint32_t>(std::min<std::size_t>(config_.context, blocks * kBlockTokens)),
             .max_rows = options.max_rows,
             .max_logit_rows = options.max_logit_rows,
             .tile_rows = std::max(1u, cpu::kAttentionQueries / group())};
@@ -118,7 +120,9 @@ class CpuRuntime final : public Runtime {
   Input with_sums(std::uint32_t member, Activations& values, const PackedMatrix& matrix) {
     if (!matrix.minimum) return {&values, &values};
     Activations& to = few_rows() ? privates_[member].sums : values;
-    const auto one = [&](std::uint32_t row) { kernels_.group_sums(values.row(row), to.sums(row), values.groups()); };
+    const auto one = [&](std::uint32_t row) {
+      kernels_.group_sums(values.row(row), to.sums(row), values.groups());
+    };
     if (few_rows()) {
       for (std::uint32_t row = 0; row < rows_; ++row) one(row);
     } else {
@@ -129,8 +133,9 @@ class CpuRuntime final : public Runtime {
   }
 
   // The member's panels of y = matrix * input.
-  void multiply(std::uint32_t member, const PackedMatrix& matrix, const Input& input, float* y, std::size_t y_stride,
-                std::uint32_t y_columns, cpu::Finish finish, const float* bias = nullptr) {
+  void multiply(std::uint32_t member, const PackedMatrix& matrix, const Input& input, float* y,
+                std::size_t y_stride, std::uint32_t y_columns, cpu::Finish finish,
+                const float* bias = nullptr) {
     const Share part = share(matrix.panels() / cpu::kPanelStep, member, team_.size());
     cpu::ProductTask task;
     task.format = matrix.format;
@@ -176,8 +181,8 @@ class CpuRuntime final : public Runtime {
       attend(member, layer, last ? plan_.last_tiles : plan_.tiles);
       team_.barrier();
       const LayerWeights& weights = weights_.layers[layer];
-      multiply(member, weights.attention_output, with_sums(member, attended_, weights.attention_output), x_.row(0),
-               x_.stride(), config_.hidden, cpu::Finish::add);
+      multiply(member, weights.attention_output, with_sums(member, attended_, weights.attention_output),
+               x_.row(0), x_.stride(), config_.hidden, cpu::Finish::add);
       team_.barrier();
       feed_forward(member, weights);
       team_.barrier();
@@ -191,14 +196,16 @@ class CpuRuntime final : public Runtime {
     std::uint32_t column = 0;
     for (const PackedMatrix& matrix : weights.qkv) {
       const float* bias = weights.qkv_bias.empty() ? nullptr : weights.qkv_bias.data() + column;
-      multiply(member, matrix, input, qkv_.row(0) + column, qkv_.stride(), matrix.rows, cpu::Finish::store, bias);
+      multiply(member, matrix, input, qkv_.row(0) + column, qkv_.stride(), matrix.rows, cpu::Finish::store,
+               bias);
       column += matrix.rows;
     }
   }
 
   // One of the matrices that needs sums, if there is one.
   static const PackedMatrix& needs_sums(std::span<const PackedMatrix> matrices) {
-    const auto at = std::find_if(matrices.begin(), matrices.end(), [](const PackedMatrix& m) { return m.minimum; });
+    const auto at =
+        std::find_if(matrices.begin(), matrices.end(), [](const PackedMatrix& m) { return m.minimum; });
     return at == matrices.end() ? matrices.front() : *at;
   }
 
@@ -215,8 +222,9 @@ class CpuRuntime final : public Runtime {
       }
       if (head < config_.heads) continue;
       head -= config_.heads;
-      const std::size_t offset = head < config_.kv_heads ? layout_.key_offset(layer, head)
-                                                         : layout_.value_offset(layer, head - config_.kv_heads);
+      const std::size_t offset = head < config_.kv_heads
+                                     ? layout_.key_offset(layer, head)
+                                     : layout_.value_offset(layer, head - config_.kv_heads);
       std::byte* to = pool_ + row.block * layout_.block_bytes() + offset +
                       std::size_t{row.position % kBlockTokens} * config_.head_dim * layout_.element_bytes;
       kernels_.store_half(values, to, config_.head_dim);
@@ -274,14 +282,15 @@ class CpuRuntime final : public Runtime {
       task.partial = privates_[member].partial.data();
       kernels_.attend(task);
       for (std::uint32_t query = 0; query < tile.rows * group(); ++query) {
-        kernels_.finish_attention(task.partial + query * task.partial_stride, config_.head_dim,
-                                  attended(tile.out_row + query / group(), kv_head * group() + query % group()));
+        kernels_.finish_attention(
+            task.partial + query * task.partial_stride, config_.head_dim,
+            attended(tile.out_row + query / group(), kv_head * group() + query % group()));
       }
     }
   }
 
-  // Whether there are too few tiles for the team, but long ones: their segments are then items of their own. The
-  // numbers are the same either way.
+  // Whether there are too few tiles for the team, but long ones: their segments are then items of their own.
+  // The numbers are the same either way.
   bool splits(std::span<const AttentionTile> tiles) const {
     if (tiles.size() * config_.kv_heads >= 4 * team_.size()) return false;
     std::size_t segments = 0;
@@ -342,8 +351,8 @@ class CpuRuntime final : public Runtime {
       });
     }
     team_.barrier();
-    multiply(member, weights.down, with_sums(member, active_, weights.down), x_.row(0), x_.stride(), config_.hidden,
-             cpu::Finish::add);
+    multiply(member, weights.down, with_sums(member, active_, weights.down), x_.row(0), x_.stride(),
+             config_.hidden, cpu::Finish::add);
   }
 
   std::shared_ptr<const ModelImage> image_;
@@ -377,7 +386,8 @@ KvLayout kv_layout(const ModelConfig& config) {
   return {.layers = config.layers, .kv_heads = config.kv_heads, .head_dim = config.head_dim};
 }
 
-Result<std::unique_ptr<Runtime>> Runtime::create(std::shared_ptr<const ModelImage> image, std::span<std::byte> kv_pool,
+Result<std::unique_ptr<Runtime>> Runtime::create(std::shared_ptr<const ModelImage> image,
+                                                 std::span<std::byte> kv_pool,
                                                  const RuntimeOptions& options) {
   if (image == nullptr) return fail(ErrorCode::invalid, "a runtime needs a model image");
   const ModelConfig& config = image->config();
@@ -391,7 +401,8 @@ Result<std::unique_ptr<Runtime>> Runtime::create(std::shared_ptr<const ModelImag
   }
   const KvLayout layout = model::kv_layout(config);
   if (kv_pool.size() < layout.block_bytes() || kv_pool.size() % layout.block_bytes() != 0) {
-    return fail(ErrorCode::invalid, "a KV pool of {} bytes; at least one block of {} bytes, and whole ones, are needed",
+    return fail(ErrorCode::invalid,
+                "a KV pool of {} bytes; at least one block of {} bytes, and whole ones, are needed",
                 kv_pool.size(), layout.block_bytes());
   }
   if (reinterpret_cast<std::uintptr_t>(kv_pool.data()) % 64 != 0) {
@@ -399,12 +410,13 @@ Result<std::unique_ptr<Runtime>> Runtime::create(std::shared_ptr<const ModelImag
   }
   if (options.max_rows == 0 || options.max_rows > 65536 || options.max_logit_rows > options.max_rows * 64 ||
       options.threads > 1024) {
-    return fail(ErrorCode::invalid, "{} rows of a step (1 to 65536), {} threads (up to 1024)", options.max_rows,
-                options.threads);
+    return fail(ErrorCode::invalid, "{} rows of a step (1 to 65536), {} threads (up to 1024)",
+                options.max_rows, options.threads);
   }
   auto weights = RuntimeWeights::find(*image);
   if (!weights) return pass(weights.error());
-  const std::uint32_t threads = options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  const std::uint32_t threads =
+      options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
   try {
     return std::make_unique<CpuRuntime>(std::move(image), std::move(*weights), kv_pool, options, threads);
   } catch (const std::exception& error) {

@@ -1,5 +1,5 @@
-// Memory that one runtime computes in: taken once, zeroed, aligned for vectors. Not thread-safe by itself; the
-// runtime's phases decide who writes what.
+// Memory that one runtime computes in: taken once, zeroed, aligned for vectors. Not thread-safe by itself;
+// the runtime's phases decide who writes what.
 #pragma once
 
 #include <cstddef>
@@ -30,9 +30,9 @@ class AlignedFloats {
   std::size_t count_ = 0;
 };
 
-// [rows][columns] of activations: columns padded with zeros to what products read, and rows a cache line further
-// apart than that, so that a power of two of columns does not put all rows into one set of the cache. With the sums
-// of groups of 32 columns, which weights with minimums need.
+// [rows][columns] of activations: columns padded with zeros to what products read, and rows a cache line
+// further apart than that, so that a power of two of columns does not put all rows into one set of the cache.
+// With the sums of groups of 32 columns, which weights with minimums need.
 class Activations {
  public:
   Activations() = default;

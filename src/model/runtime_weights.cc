@@ -16,8 +16,9 @@ class Finder {
     auto found = image_.matrix(name);
     if (!found) return note(found.error()), PackedMatrix{};
     if (found->rows != rows || found->columns != columns || found->bytes.size() != found->packed_bytes()) {
-      note(Error{ErrorCode::corrupt, fmt::format("'{}' is {} x {}, {} bytes; {} x {} expected: make the image anew", name,
-                                                 found->rows, found->columns, found->bytes.size(), rows, columns)});
+      note(Error{ErrorCode::corrupt,
+                 fmt::format("'{}' is {} x {}, {} bytes; {} x {} expected: make the image anew", name,
+                             found->rows, found->columns, found->bytes.size(), rows, columns)});
     }
     return *found;
   }
@@ -29,8 +30,8 @@ class Finder {
       return {};
     }
     if (found->size() != size) {
-      note(Error{ErrorCode::corrupt,
-                 fmt::format("'{}' has {} values; {} expected: make the image anew", name, found->size(), size)});
+      note(Error{ErrorCode::corrupt, fmt::format("'{}' has {} values; {} expected: make the image anew", name,
+                                                 found->size(), size)});
     }
     return *found;
   }
@@ -58,7 +59,8 @@ Result<RuntimeWeights> RuntimeWeights::find(const ModelImage& image) {
   Finder finder(image);
   RuntimeWeights weights;
   weights.embedding = finder.matrix("embedding", config.vocab, config.hidden);
-  weights.output = config.tied_embeddings ? weights.embedding : finder.matrix("output", config.vocab, config.hidden);
+  weights.output =
+      config.tied_embeddings ? weights.embedding : finder.matrix("output", config.vocab, config.hidden);
   weights.output_norm = finder.vector("output_norm", config.hidden);
   weights.rope_factors = finder.vector("rope_factors", config.head_dim / 2, false);
   for (std::uint32_t i = 0; i < config.layers; ++i) {

@@ -1,4 +1,5 @@
-// The weights of a model as the runtime meets them: views into an image, shapes checked. Immutable; any thread.
+// The weights of a model as the runtime meets them: views into an image, shapes checked. Immutable; any
+// thread.
 #pragma once
 
 #include <cstdint>

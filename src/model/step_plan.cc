@@ -16,7 +16,8 @@ Status check(std::size_t index, const Chunk& chunk, const StepPlan::Limits& limi
   }
   if (chunk.blocks.size() < KvLayout::blocks_for(static_cast<std::uint32_t>(end))) {
     return fail(ErrorCode::invalid, "chunk {} has {} blocks of {} tokens; its {} tokens need {}", index,
-                chunk.blocks.size(), kBlockTokens, end, KvLayout::blocks_for(static_cast<std::uint32_t>(end)));
+                chunk.blocks.size(), kBlockTokens, end,
+                KvLayout::blocks_for(static_cast<std::uint32_t>(end)));
   }
   for (std::size_t i = 0; i < KvLayout::blocks_for(static_cast<std::uint32_t>(end)); ++i) {
     if (chunk.blocks[i] >= limits.kv_blocks) {
@@ -54,7 +55,8 @@ Status StepPlan::fill(std::span<const Chunk> chunks, std::size_t logits, const L
     total += chunks[i].tokens.size();
     wanted += chunks[i].logits ? 1 : 0;
     if (total > limits.max_rows) {
-      return fail(ErrorCode::invalid, "a step of more than {} tokens; this runtime takes {}", total, limits.max_rows);
+      return fail(ErrorCode::invalid, "a step of more than {} tokens; this runtime takes {}", total,
+                  limits.max_rows);
     }
   }
   if (wanted > limits.max_logit_rows) {

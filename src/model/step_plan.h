@@ -1,6 +1,7 @@
 // The rows of one step: which chunk and position each belongs to, and how attention takes them together.
 //
-// Filled anew for every step without allocating. Written by the stepping thread, read by all while a step runs.
+// Filled anew for every step without allocating. Written by the stepping thread, read by all while a step
+// runs.
 #pragma once
 
 #include <cstdint>

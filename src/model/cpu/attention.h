@@ -2,8 +2,9 @@
 //
 // The order of operations of one (row, head), which depends on the row's position alone: tokens are taken in
 // segments of 256. Within one, for each token ascending: score = scale * sum over d, ascending, of
-// fma(k[d], q[d]); the maximum; weights exp(score - maximum), summed over the blocks of 16 tokens lane by lane
-// and then across the lanes; sums[d] = fma(weight, v[d]) over the tokens, ascending. Segments are merged in order.
+// fma(k[d], q[d]); the maximum; weights exp(score - maximum), summed over the blocks of 16 tokens lane by
+// lane and then across the lanes; sums[d] = fma(weight, v[d]) over the tokens, ascending. Segments are merged
+// in order.
 #pragma once
 
 #include <cstddef>
@@ -50,7 +51,8 @@ template <class S, int kCount>
 
 // sums[d .. d + 16 * kVectors) += weights[t] * values[t] for t < count.
 template <class S, int kVectors>
-void add_values(const float* values, std::uint32_t head_dim, const float* weights, std::uint32_t count, float* sums) {
+void add_values(const float* values, std::uint32_t head_dim, const float* weights, std::uint32_t count,
+                float* sums) {
   typename S::V acc[kVectors];
 #pragma GCC unroll 4
   for (int i = 0; i < kVectors; ++i) acc[i] = S::load(sums + 16 * i);
@@ -93,7 +95,8 @@ void merge(float* partial, const float* later, std::uint32_t head_dim) {
 template <class S>
 void finish_attention(const float* partial, std::uint32_t head_dim, float* out) {
   const auto weight = S::set(partial[head_dim + 1]);
-  for (std::uint32_t d = 0; d < head_dim; d += kLanes) S::store(out + d, S::div(S::load(partial + d), weight));
+  for (std::uint32_t d = 0; d < head_dim; d += kLanes)
+    S::store(out + d, S::div(S::load(partial + d), weight));
 }
 
 template <class S>
@@ -193,7 +196,8 @@ struct Attention {
     const std::uint32_t end = segment_start + kSegmentTokens;
     const std::uint32_t stop = end <= last ? end : last + 1;
     // The first query that reaches the segment.
-    const std::uint32_t first = segment_start <= task.position ? 0 : (segment_start - task.position) * task.heads;
+    const std::uint32_t first =
+        segment_start <= task.position ? 0 : (segment_start - task.position) * task.heads;
     for (std::uint32_t start = segment_start; start < stop; start += kBlock) {
       const std::byte* block = task.pool + task.blocks[start / kBlock] * task.block_bytes;
       load_keys<S>(block + task.key_offset, task.head_dim, visible(last, start), keys);

@@ -1,8 +1,8 @@
 // The arithmetic of the runtime, once for each instruction set.
 //
 // Every function's result is defined by the order of its IEEE operations, which lanes_*.h carry out in the
-// same way: scalar, AVX2 and AVX-512 kernels agree in every bit, whatever number of rows they work on at once.
-// Pure functions of their arguments; any thread; they allocate nothing. Plain data only: this header is
+// same way: scalar, AVX2 and AVX-512 kernels agree in every bit, whatever number of rows they work on at
+// once. Pure functions of their arguments; any thread; they allocate nothing. Plain data only: this header is
 // included by code that is built for other instruction sets.
 #pragma once
 
@@ -44,9 +44,9 @@ struct ProductTask {
   std::uint32_t first_panel = 0;
   std::uint32_t last_panel = 0;
 
-  std::uint32_t rows = 0;    // of x and y
-  const float* x = nullptr;  // [rows][columns], zeros in the padding
-  std::size_t x_stride = 0;  // floats
+  std::uint32_t rows = 0;       // of x and y
+  const float* x = nullptr;     // [rows][columns], zeros in the padding
+  std::size_t x_stride = 0;     // floats
   const float* sums = nullptr;  // [rows][columns / group]: sums of x, where there are minimums
   std::size_t sums_stride = 0;
 
@@ -56,8 +56,8 @@ struct ProductTask {
   const float* bias = nullptr;  // [y_columns], or none; with `store`
 };
 
-// Attention of `heads` query heads that share a KV head, for `rows` consecutive positions of one request, over
-// the tokens of segments [first_segment, last_segment).
+// Attention of `heads` query heads that share a KV head, for `rows` consecutive positions of one request,
+// over the tokens of segments [first_segment, last_segment).
 struct AttentionTask {
   const float* q = nullptr;  // row r, head h at q + r * q_stride + h * head_dim; rotated
   std::size_t q_stride = 0;
@@ -97,7 +97,8 @@ struct Kernels {
   // out = sums / weight of a partial result.
   void (*finish_attention)(const float* partial, std::uint32_t head_dim, float* out) = nullptr;
   // out = x / sqrt(mean(x^2) + epsilon) * weight
-  void (*rms_norm)(const float* x, const float* weight, float* out, std::uint32_t size, float epsilon) = nullptr;
+  void (*rms_norm)(const float* x, const float* weight, float* out, std::uint32_t size,
+                   float epsilon) = nullptr;
   // sums[i] = sum of x[32 i .. 32 i + 31]
   void (*group_sums)(const float* x, float* sums, std::uint32_t groups) = nullptr;
   // Rotates the pairs (x[i], x[i + half]) by the angles whose cosines and sines are given.

@@ -64,7 +64,8 @@ struct Avx2 {
     const auto* halves = static_cast<const __m128i*>(from);
     const __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128(halves));
     const __m256i high = _mm256_cvtepu16_epi32(_mm_loadu_si128(halves + 1));
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
   }
   static V load_int8(const void* from) {
     const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(from));
@@ -76,7 +77,9 @@ struct Avx2 {
     const auto* words = static_cast<const __m256i*>(from);
     return {_mm256_loadu_si256(words), _mm256_loadu_si256(words + 1)};
   }
-  static Words next(Words words) { return {_mm256_srli_epi32(words.low, 4), _mm256_srli_epi32(words.high, 4)}; }
+  static Words next(Words words) {
+    return {_mm256_srli_epi32(words.low, 4), _mm256_srli_epi32(words.high, 4)};
+  }
   static NibbleTable nibble_table(float lowest) { return _mm256_set1_epi32(static_cast<int>(lowest)); }
   static V nibbles(Words words, NibbleTable table) {
     const __m256i mask = _mm256_set1_epi32(15);

@@ -6,9 +6,9 @@
 namespace switchyard::model::cpu {
 namespace {
 
-// e^x with an error below 2 units in the last place; saturates at -87.3 and 88.3. NaN stays NaN: the minimum and
-// maximum return their second operand then.
-// Argument reduction and the minimax polynomial of degree 5: Cephes, expf.c (Moshier).
+// e^x with an error below 2 units in the last place; saturates at -87.3 and 88.3. NaN stays NaN: the minimum
+// and maximum return their second operand then. Argument reduction and the minimax polynomial of degree 5:
+// Cephes, expf.c (Moshier).
 template <class S>
 typename S::V exponential(typename S::V x) {
   using V = typename S::V;

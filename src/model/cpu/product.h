@@ -3,9 +3,10 @@
 // The order of operations of one element of y, with W quantised in groups of G values:
 //   acc = 0
 //   for each group g:  block = 0;  for k in g, ascending:  block = fma(q[k], x[k], block)
-//                      acc = fma(scale[g], block, acc);  if there are minimums:  acc = fma(minimum[g], sum x, acc)
-// and for plain formats acc = fma(w[k], x[k], acc), k ascending. A tile's size changes what is computed at the
-// same time, never this order.
+//                      acc = fma(scale[g], block, acc);  if there are minimums:  acc = fma(minimum[g], sum x,
+//                      acc)
+// and for plain formats acc = fma(w[k], x[k], acc), k ascending. A tile's size changes what is computed at
+// the same time, never this order.
 #pragma once
 
 #include <cstddef>
@@ -73,8 +74,9 @@ struct Tile {
 
   // Eight values of k for all rows and panels, into `to`.
   template <class Weights>
-  [[gnu::always_inline]] static inline void step(Weights& weights, const std::byte* const* at, const float* from,
-                                                 std::size_t stride, V (&to)[kRows][kPanels]) {
+  [[gnu::always_inline]] static inline void step(Weights& weights, const std::byte* const* at,
+                                                 const float* from, std::size_t stride,
+                                                 V (&to)[kRows][kPanels]) {
     // Few base pointers and scaled strides instead of a pointer for each row: registers.
     const float* from3 = from + 3 * stride;
     const float* from6 = from + 6 * stride;
@@ -219,7 +221,8 @@ struct Tile {
         if (task.finish != Finish::swiglu) {
           put(row + static_cast<std::uint32_t>(r), at * kLanes, acc[r][p]);
         } else if (p % 2 == 1) {
-          put(row + static_cast<std::uint32_t>(r), at / 2 * kLanes, S::mul(silu<S>(acc[r][p - 1]), acc[r][p]));
+          put(row + static_cast<std::uint32_t>(r), at / 2 * kLanes,
+              S::mul(silu<S>(acc[r][p - 1]), acc[r][p]));
         }
       }
     }
@@ -238,14 +241,16 @@ template <class S, int kRows, int kPanels>
 }
 
 template <class S, int kRows, int kPanels>
-std::uint32_t multiply_panels(const ProductTask& task, std::uint32_t row, std::uint32_t first, std::uint32_t last) {
+std::uint32_t multiply_panels(const ProductTask& task, std::uint32_t row, std::uint32_t first,
+                              std::uint32_t last) {
   for (; first + kPanels <= last; first += kPanels) multiply_tile<S, kRows, kPanels>(task, row, first);
   return first;
 }
 
 template <class S>
 void product(const ProductTask& task) {
-  std::uint32_t step = static_cast<std::uint32_t>(kPanelBlockBytes / task.panel_bytes) & ~(kPanelStep * 2 - 1);
+  std::uint32_t step =
+      static_cast<std::uint32_t>(kPanelBlockBytes / task.panel_bytes) & ~(kPanelStep * 2 - 1);
   if (step < kPanelStep * 2) step = kPanelStep * 2;
   for (std::uint32_t first = task.first_panel; first < task.last_panel; first += step) {
     const std::uint32_t last = task.last_panel - first < step ? task.last_panel : first + step;
