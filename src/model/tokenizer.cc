@@ -58,7 +58,7 @@ class BpeTokenizer final : public Tokenizer {
   bool known(std::int32_t token) const { return token >= 0 && static_cast<std::size_t>(token) < bytes_.size(); }
   bool sentencepiece() const { return spec_.algorithm == Algorithm::sentencepiece_bpe; }
   Status prepare();
-  std::string normalize(std::string_view text, bool at_start) const;
+  std::string normalize(std::string_view text) const;
   void encode_segment(std::string_view text, bool at_start, bool parse_special, Work& work) const;
   void encode_piece(std::string_view text, bool at_start, Work& work) const;
   void encode_word(std::string_view word, Work& work) const;
@@ -106,7 +106,7 @@ Status BpeTokenizer::prepare() {
     if (token.special) special_[id] = true;
     added_[id] = true;
     if (token.normalized) {
-      after_.add(normalize(token.content, true), token);
+      after_.add(normalize(token.content), token);
     } else {
       before_.add(token.content, token);
     }
@@ -144,12 +144,11 @@ Status BpeTokenizer::prepare() {
 }
 
 // What happens to text before words are cut: NFC, and SentencePiece's blanks.
-std::string BpeTokenizer::normalize(std::string_view text, bool at_start) const {
+std::string BpeTokenizer::normalize(std::string_view text) const {
   std::string out = spec_.normalize_nfc ? to_nfc(text) : std::string(text);
   if (sentencepiece() && spec_.add_prefix_space && spec_.prefix_style == PrefixStyle::always && !out.empty()) {
     out.insert(0, 1, ' ');
   }
-  static_cast<void>(at_start);
   return sentencepiece() ? replace_all(out, " ", kBlank) : out;
 }
 
@@ -230,7 +229,7 @@ void BpeTokenizer::encode_piece(std::string_view text, bool at_start, Work& work
 void BpeTokenizer::encode_segment(std::string_view text, bool at_start, bool parse_special, Work& work) const {
   std::string normalized;
   if (spec_.normalize_nfc || sentencepiece()) {
-    normalized = normalize(text, at_start);
+    normalized = normalize(text);
     text = normalized;
   }
   if (after_.empty()) {
