@@ -391,8 +391,8 @@ Result<std::unique_ptr<Runtime>> Runtime::create(std::shared_ptr<const ModelImag
                                                  const RuntimeOptions& options) {
   if (image == nullptr) return fail(ErrorCode::invalid, "a runtime needs a model image");
   const ModelConfig& config = image->config();
-  if (config.head_dim % 32 != 0 || config.head_dim > 256) {
-    return fail(ErrorCode::unsupported, "heads of {} dimensions; multiples of 32 up to 256 are supported",
+  if (config.head_dim == 0 || config.head_dim % 16 != 0 || config.head_dim > 256) {
+    return fail(ErrorCode::unsupported, "heads of {} dimensions; multiples of 16 up to 256 are supported",
                 config.head_dim);
   }
   if (config.kv_heads == 0 || config.heads % config.kv_heads != 0 ||
