@@ -13,9 +13,7 @@ class Pool {
  public:
   // Opens the model (building its image if there is none), opens the engine and starts the instances.
   // `program` is this very program, which instances are started with. Errors: the model's, the engine's.
-  static Result<std::unique_ptr<Pool>> start(
-      const PoolConfig& config, const std::filesystem::path& program,
-      const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});
+  static Result<std::unique_ptr<Pool>> start(const PoolConfig& config, const std::filesystem::path& program);
   // Ends all requests, then all instances.
   ~Pool();
 
