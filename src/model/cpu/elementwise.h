@@ -60,5 +60,21 @@ void swiglu(const float* gate, const float* up, float* out, std::uint32_t size) 
   }
 }
 
+template <class S>
+typename S::V exponent_weight(typename S::V x, float maximum, float scale) {
+  const auto scaled = S::mul(S::sub(x, S::set(maximum)), S::set(scale));
+  return S::keep_from(exponential<S>(scaled), scaled, -87.0f);
+}
+
+template <class S>
+void exponentials(float* x, std::uint32_t size, float maximum, float scale) {
+  std::uint32_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) S::store(x + i, exponent_weight<S>(S::load(x + i), maximum, scale));
+  alignas(64) float lanes[kLanes] = {};
+  for (std::uint32_t lane = 0; i + lane < size; ++lane) lanes[lane] = x[i + lane];
+  S::store(lanes, exponent_weight<S>(S::load(lanes), maximum, scale));
+  for (std::uint32_t lane = 0; i + lane < size; ++lane) x[i + lane] = lanes[lane];
+}
+
 }  // namespace
 }  // namespace switchyard::model::cpu

@@ -104,6 +104,9 @@ struct Kernels {
   // Rotates the pairs (x[i], x[i + half]) by the angles whose cosines and sines are given.
   void (*rotate)(float* x, const float* cosines, const float* sines, std::uint32_t half) = nullptr;
   void (*store_half)(const float* from, void* to, std::uint32_t size) = nullptr;  // size: a multiple of 16
+  // x = exp((x - maximum) * scale), and 0 where the exponent is below -87 or not a number; in place, any
+  // size.
+  void (*exponentials)(float* x, std::uint32_t size, float maximum, float scale) = nullptr;
   // out = silu(gate) * up; size: a multiple of 16
   void (*swiglu)(const float* gate, const float* up, float* out, std::uint32_t size) = nullptr;
 };

@@ -44,6 +44,11 @@ struct Avx2 {
     return {_mm256_blendv_ps(other.low, v.low, _mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, low))),
             _mm256_blendv_ps(other.high, v.high, _mm256_castsi256_ps(_mm256_cmpgt_epi32(limit, high)))};
   }
+  static V keep_from(V v, V x, float limit) {
+    const __m256 from = _mm256_set1_ps(limit);
+    return {_mm256_and_ps(v.low, _mm256_cmp_ps(x.low, from, _CMP_GE_OQ)),
+            _mm256_and_ps(v.high, _mm256_cmp_ps(x.high, from, _CMP_GE_OQ))};
+  }
   static V power_of_two(V n) {
     const __m256i bias = _mm256_set1_epi32(127);
     const __m256i low = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.low), bias), 23);

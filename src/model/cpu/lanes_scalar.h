@@ -64,6 +64,10 @@ struct Scalar {
   static V keep_first(const V& v, std::uint32_t count, const V& other) {
     return each([&](int i) { return static_cast<std::uint32_t>(i) < count ? v.lane[i] : other.lane[i]; });
   }
+  // `v`, and 0 in lanes where `x` is below `limit` or not a number.
+  static V keep_from(const V& v, const V& x, float limit) {
+    return each([&](int i) { return x.lane[i] >= limit ? v.lane[i] : 0.0f; });
+  }
   // 2^n for integral n between -126 and 127.
   static V power_of_two(const V& n) {
     return each([&](int i) {

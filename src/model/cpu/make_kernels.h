@@ -20,6 +20,7 @@ constexpr Kernels make_kernels(Isa isa) {
           .group_sums = group_sums<S>,
           .rotate = rotate<S>,
           .store_half = store_half<S>,
+          .exponentials = exponentials<S>,
           .swiglu = swiglu<S>};
 }
 
