@@ -206,7 +206,7 @@ void EngineCore::lose(std::uint32_t index, const Error& why) {
   const Error error{
       why.code == ErrorCode::peer_lost || !was_open ? why.code : ErrorCode::peer_lost,
       fmt::format("peer {}:{}: {}", peer.address.control_host, peer.address.control_port, why.message)};
-  if (was_open && !shutting_down_) log::warn("engine '{}': {}", options_.name, error.message);
+  if (was_open && !shutting_down_) log::info("engine '{}': {}", options_.name, error.message);
   const std::uint32_t generation = peer.generation;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     TransferSlot& slot = slots_[i];
