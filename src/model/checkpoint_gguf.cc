@@ -20,7 +20,7 @@ class ConfigReader {
 
   Result<ModelConfig> read(std::string_view name) {
     if (auto status = read_architecture(); !status) return pass(status.error());
-    config_.name = metadata_.string("general.name").value_or(name);
+    config_.name = printable_name(metadata_.string("general.name").value_or(name));
     for (const auto& step :
          {&ConfigReader::read_sizes, &ConfigReader::read_rope, &ConfigReader::check_unsupported}) {
       if (auto status = (this->*step)(); !status) return pass(status.error());
@@ -187,7 +187,7 @@ Result<std::vector<Tensor>> read_tensors(const GgufFile& file, std::span<const s
     Tensor tensor{
         .name = *name, .original_name = std::string(entry.name), .type = *type, .shape = {}, .bytes = {}};
     tensor.shape.assign(entry.dimensions.rbegin(), entry.dimensions.rend());
-    while (tensor.shape.size() > 1 && tensor.shape.front() == 1) tensor.shape.erase(tensor.shape.begin());
+    while (tensor.shape.size() > 2 && tensor.shape.front() == 1) tensor.shape.erase(tensor.shape.begin());
     std::uint64_t blocks = 1;
     for (const std::uint64_t size : entry.dimensions) blocks *= size;
     blocks /= block_values(*type);

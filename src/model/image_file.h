@@ -51,7 +51,7 @@ struct ImageDescription {
   friend bool operator==(const ImageDescription&, const ImageDescription&) = default;
 };
 
-// Writes to "TARGET.tmp.PID.N" beside the target, which it holds locked (flock), and renames at the end, so
+// Writes to "TARGET.tmp.RANDOM" beside the target, which it holds locked (flock), and renames at the end, so
 // that a target is whole or absent, and of two processes that write the same one, the later replaces the
 // earlier's equal file. A writer that is destroyed before finish() removes its file; create() removes those
 // in the same folder whose writer was killed (their lock is free).
