@@ -1,7 +1,7 @@
 // GGUF files (versions 2 and 3): metadata and tensor directory. Format: the GGUF specification of ggml.
 //
-// Every count, length and offset is checked against the file before it is used; nothing is allocated on the word
-// of the file alone. Views point into the bytes given.
+// Every count, length and offset is checked against the file before it is used; nothing is allocated on the
+// word of the file alone. Views point into the bytes given.
 #pragma once
 
 #include <cstddef>

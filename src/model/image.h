@@ -1,8 +1,8 @@
 // Model image: a checkpoint turned once into the bytes that the kernels read.
 //
 // One page-aligned run that holds every tensor in kernel layout, and an index with the configuration, the
-// tokenizer and the SHA-256 of what it was made from. Kept under cache_directory()/images; a second start maps it.
-// Immutable and shareable between threads and, through the page cache, between processes.
+// tokenizer and the SHA-256 of what it was made from. Kept under cache_directory()/images; a second start
+// maps it. Immutable and shareable between threads and, through the page cache, between processes.
 #pragma once
 
 #include <cstddef>
@@ -24,11 +24,12 @@ struct PackedMatrix;
 
 class ModelImage {
  public:
-  // Opens a checkpoint (GGUF file, safetensors file or directory) or an image made before. Builds the image when
-  // there is none for this very checkpoint; `progress(done, total)` counts its bytes then. Two processes that
-  // build the same image at once are safe. Errors: not_found, corrupt, unsupported, io.
-  static Result<std::shared_ptr<const ModelImage>> open(const std::filesystem::path& path,
-                                                        const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});
+  // Opens a checkpoint (GGUF file, safetensors file or directory) or an image made before. Builds the image
+  // when there is none for this very checkpoint; `progress(done, total)` counts its bytes then. Two processes
+  // that build the same image at once are safe. Errors: not_found, corrupt, unsupported, io.
+  static Result<std::shared_ptr<const ModelImage>> open(
+      const std::filesystem::path& path,
+      const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});
   virtual ~ModelImage() = default;
 
   virtual const ModelConfig& config() const = 0;

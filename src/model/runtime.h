@@ -1,9 +1,9 @@
 // The forward pass of a decoder-only transformer on one device share, with paged KV.
 //
 // A step takes any mix of prefill chunks and decode rows. A row's numbers depend on its own tokens alone, not
-// on batch-mates, chunk sizes, block placement, thread count, or the CPU's instruction set: every reduction runs
-// in an order fixed by the row. One thread calls step() at a time; the runtime has worker threads of its own,
-// which sleep between steps.
+// on batch-mates, chunk sizes, block placement, thread count, or the CPU's instruction set: every reduction
+// runs in an order fixed by the row. One thread calls step() at a time; the runtime has worker threads of its
+// own, which sleep between steps.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +27,8 @@ struct RuntimeOptions {
 
 // Consecutive tokens of one request.
 struct Chunk {
-  std::span<const std::int32_t> tokens;   // to compute in this step
-  std::uint32_t position = 0;             // of tokens[0] in the request; all earlier ones are in the KV blocks
+  std::span<const std::int32_t> tokens;  // to compute in this step
+  std::uint32_t position = 0;            // of tokens[0] in the request; all earlier ones are in the KV blocks
   std::span<const std::uint32_t> blocks;  // the request's blocks, covering position + tokens.size() tokens
   bool logits = false;                    // logits of the last token are wanted
 };
@@ -40,13 +40,14 @@ class Runtime {
  public:
   // `kv_pool`: kv_blocks * kv_layout(config).block_bytes() bytes, 64-byte aligned; owned by the caller.
   // Errors: unsupported, invalid, exhausted.
-  static Result<std::unique_ptr<Runtime>> create(std::shared_ptr<const ModelImage> image, std::span<std::byte> kv_pool,
-                                                 const RuntimeOptions& options);
+  static Result<std::unique_ptr<Runtime>> create(std::shared_ptr<const ModelImage> image,
+                                                 std::span<std::byte> kv_pool, const RuntimeOptions& options);
   virtual ~Runtime() = default;
 
   // `logits` receives vocab floats for each chunk that wants them, in the order of the chunks.
   // Errors: invalid (token or block out of range, too many rows, blocks too few). Nothing is computed then.
-  virtual Status step(std::span<const Chunk> chunks, std::span<float> logits, const LayerDone& layer_done = {}) = 0;
+  virtual Status step(std::span<const Chunk> chunks, std::span<float> logits,
+                      const LayerDone& layer_done = {}) = 0;
 
   virtual const ModelConfig& config() const = 0;
   virtual const KvLayout& kv_layout() const = 0;

@@ -19,7 +19,7 @@ struct LogitBias {
 };
 
 struct SamplingParams {
-  float temperature = 1.0f;  // 0: greedy
+  float temperature = 1.0f;  // 0 (or below 1e-5): greedy
   std::uint32_t top_k = 0;   // 0: off
   float top_p = 1.0f;
   float min_p = 0.0f;
@@ -39,7 +39,7 @@ Status validate(const SamplingParams& params, std::uint32_t vocab);
 
 struct TokenLogprob {
   std::int32_t token = 0;
-  float logprob = 0;  // natural, of the distribution before temperature and truncation
+  float logprob = 0;  // natural, after bias and penalties, before temperature and truncation; at least -9999
 };
 
 struct SampledToken {

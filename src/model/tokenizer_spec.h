@@ -22,17 +22,34 @@ struct AddedToken {
   bool lstrip = false;
   bool rstrip = false;
   bool single_word = false;
-  bool normalized = false;
+  bool normalized = false;  // looked for after normalisation, not before
+  friend bool operator==(const AddedToken&, const AddedToken&) = default;
+};
+
+// Where add_prefix_space puts its space (or its U+2581).
+enum class PrefixStyle : std::uint8_t {
+  always,               // before every stretch of text between added tokens, whatever it begins with
+  unless_there,         // the same, but not before a space
+  first_unless_there,   // only at the very start of the text, not before a space
+};
+
+// What decoding does with the space that add_prefix_space put in front.
+enum class LeadingSpace : std::uint8_t {
+  kept,
+  one_removed,          // one space at the start of the text
+  first_token_removed,  // every space of the first token
 };
 
 // One step of cutting text into words, in order.
 struct SplitRule {
   enum class Kind : std::uint8_t { pattern, digits_individually, digits_runs, punctuation, whitespace };
-  enum class Behaviour : std::uint8_t { isolated, removed, merged_with_previous, merged_with_next };
+  // contiguous: neighbouring matches stay together.
+  enum class Behaviour : std::uint8_t { isolated, removed, merged_with_previous, merged_with_next, contiguous };
   Kind kind = Kind::pattern;
   std::string pattern;  // PCRE2, UTF and UCP on
   Behaviour behaviour = Behaviour::isolated;
   bool invert = false;
+  friend bool operator==(const SplitRule&, const SplitRule&) = default;
 };
 
 struct TokenizerSpec {
@@ -47,7 +64,10 @@ struct TokenizerSpec {
   bool normalize_nfc = false;
   bool ignore_merges = false;      // a word that is a token is taken whole
   bool byte_fallback = false;
+  bool fuse_unknown = false;       // neighbouring unknown characters become one unknown token
   bool add_prefix_space = false;
+  PrefixStyle prefix_style = PrefixStyle::always;
+  LeadingSpace leading_space = LeadingSpace::kept;
   bool add_bos = false;
   bool add_eos = false;
   std::int32_t bos = -1;
@@ -59,6 +79,7 @@ struct TokenizerSpec {
   std::vector<std::byte> serialize() const;
   // Errors: corrupt.
   static Result<TokenizerSpec> parse(std::span<const std::byte> bytes);
+  friend bool operator==(const TokenizerSpec&, const TokenizerSpec&) = default;
 };
 
 }  // namespace switchyard::model
