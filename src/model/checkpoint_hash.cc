@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/paths.h"
 #include "base/sha256.h"
+#include "model/checkpoint.h"
 
 namespace switchyard::model {
 namespace {
@@ -147,6 +148,12 @@ Result<std::string> hash_files(std::span<const fs::path> files, const HashOption
   Sha256 hash;
   hash.update(all.bytes());
   return to_hex(hash.finish());
+}
+
+Result<std::string> hash_checkpoint(const fs::path& path, const HashOptions& options) {
+  const auto files = checkpoint_files(path);
+  if (!files) return pass(files.error());
+  return hash_files(*files, options);
 }
 
 }  // namespace switchyard::model

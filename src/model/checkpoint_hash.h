@@ -27,4 +27,7 @@ struct HashOptions {
 // Hexadecimal. A cache that cannot be written only costs time. Errors: not_found, io.
 Result<std::string> hash_files(std::span<const std::filesystem::path> files, const HashOptions& options);
 
+// hash_files() of checkpoint_files(). Errors: of both.
+Result<std::string> hash_checkpoint(const std::filesystem::path& path, const HashOptions& options);
+
 }  // namespace switchyard::model

@@ -95,7 +95,8 @@ TEST(Gguf, AbsurdCountsAllocateNothing) {
 TEST(Gguf, MetadataThatIsRefused) {
   EXPECT_TRUE(
       contains(error_of(GgufBuilder().number("a", 1u).number("a", 2u).build()), "'a' is there twice"));
-  EXPECT_TRUE(contains(error_of(GgufBuilder().number("", 1u).build()), "key has 0 bytes"));
+  EXPECT_TRUE(contains(error_of(GgufBuilder().number("", 1u).build()), "key of 0 bytes"));
+  EXPECT_TRUE(contains(error_of(GgufBuilder().number("a\x1b[2J", 1u).build()), "no plain text"));
   EXPECT_TRUE(contains(error_of(GgufBuilder().scalar<std::uint32_t>("a", 13, 0).build()), "unknown type 13"));
   EXPECT_TRUE(contains(error_of(GgufBuilder().scalar<std::uint8_t>("a", 7, 2).build()), "truth value"));
   EXPECT_TRUE(contains(error_of(GgufBuilder().begin_array("a", 9, 1).build()), "array of arrays"));
@@ -129,7 +130,7 @@ TEST(Gguf, TensorsThatAreRefused) {
   EXPECT_TRUE(
       contains(with([](GgufBuilder& file) { file.directory("b", {1ull << 62}, 0, 64); }), "impossible"));
   EXPECT_TRUE(contains(with([](GgufBuilder& file) { file.directory("b", {33}, 8, 64); }), "do not fill"));
-  EXPECT_TRUE(contains(with([](GgufBuilder& file) { file.directory("", {16}, 0, 64); }), "name has 0 bytes"));
+  EXPECT_TRUE(contains(with([](GgufBuilder& file) { file.directory("", {16}, 0, 64); }), "name of 0 bytes"));
 }
 
 TEST(Gguf, Alignment) {

@@ -65,6 +65,7 @@ TEST(Safetensors, WhatIsRefused) {
   EXPECT_TRUE(contains(entry(R"("Q7")", "[2]", "[0,8]"), "type 'Q7'"));
   EXPECT_TRUE(contains(entry("7", "[2]", "[0,8]"), "dtype"));
   EXPECT_TRUE(contains(error_of(R"({"a":7})", 0), "lacks dtype"));
+  EXPECT_TRUE(contains(error_of(R"({"\u001b[2J":7})", 0), "no plain text"));
   EXPECT_TRUE(contains(error_of(R"([])", 0), "not an object"));
   EXPECT_TRUE(contains(error_of("", 0), "JSON"));
   EXPECT_TRUE(contains(error_of("{\"a\": \xff}", 0), "JSON"));
