@@ -25,7 +25,8 @@ void ChoiceText::push(const model::SampledToken& token) {
     decoded_characters_ += count_characters(text);
   }
   decoded_bytes_ += text.size();
-  deliver(stops_.push(text), stops_.matched());
+  std::string free = stops_.push(text);
+  deliver(std::move(free), stops_.matched());
 }
 
 void ChoiceText::finish() {

@@ -115,7 +115,8 @@ ClientResponse HttpClient::read_response(bool body_expected) {
     response.complete = response.status != 0;
     return response;
   }
-  if (response.headers["transfer-encoding"] == "chunked") {
+  if (const auto coding = response.headers.find("transfer-encoding");
+      coding != response.headers.end() && coding->second == "chunked") {
     for (;;) {
       const auto size_line = line();
       if (!size_line) return response;
