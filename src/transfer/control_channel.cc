@@ -203,6 +203,14 @@ bool ControlChannel::send_message(LinkId id, std::uint64_t message_id, std::span
   return true;
 }
 
+void ControlChannel::ring(LinkId id) {
+  Link* link = find(id);
+  // Bytes that wait to be sent will ring as well.
+  if (link == nullptr || link->state != Link::State::open || link->unsent() != 0) return;
+  append(*link, Heartbeat{});
+  flush(*link);
+}
+
 void ControlChannel::close(LinkId id, std::string_view reason) {
   Link* link = find(id);
   if (link == nullptr) return;
