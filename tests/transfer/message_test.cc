@@ -19,8 +19,8 @@ INSTANTIATE_TEST_SUITE_P(All, Messages, all_fabrics(), fabric_name);
 TEST_P(Messages, OfEverySize) {
   EngineOptions options;
   options.message_bytes = 100'000;
-  Side a = side(64, options), b = side(64, options);
   std::atomic<int> right{0}, wrong{0};
+  Side a = side(64, options), b = side(64, options);
   b.engine->on_message([&](const PeerAddress& from, std::span<const std::byte> message) {
     (from == a.address() && filled(message, message.size()) ? right : wrong) += 1;
   });
@@ -50,16 +50,15 @@ TEST_P(Messages, ThousandsToASlowReceiverWithoutAGrowingQueue) {
   EngineOptions few;
   few.max_transfers = 64;
   few.message_slots = 8;
-  Side a = side(64, few), b = side(64, few);
   std::counting_semaphore<> permits(0);
-  std::atomic<int> received{0};
+  std::atomic<int> received{0}, acknowledged{0};
+  Side a = side(64, few), b = side(64, few);
   b.engine->on_message([&](const PeerAddress&, std::span<const std::byte>) {
     // A handler must not block; this one does, to be slow.
     permits.acquire();
     ++received;
   });
   std::vector<std::byte> message(4000);
-  std::atomic<int> acknowledged{0};
   int sent = 0;
   bool pushed_back = false;
   auto try_send = [&] {
@@ -85,8 +84,8 @@ TEST_P(Messages, ThousandsToASlowReceiverWithoutAGrowingQueue) {
 TEST_P(Messages, DeadlinesExpireWhileTheReceiverIsSlow) {
   EngineOptions one;
   one.message_slots = 1;
-  Side a = side(64), b = side(64, one);
   std::binary_semaphore go(0), began(0);
+  Side a = side(64), b = side(64, one);
   b.engine->on_message([&](const PeerAddress&, std::span<const std::byte>) {
     began.release();
     go.acquire();
@@ -102,9 +101,9 @@ TEST_P(Messages, DeadlinesExpireWhileTheReceiverIsSlow) {
 }
 
 TEST_P(Messages, ToItselfAndWithoutAHandler) {
-  Side a = side(64), b = side(64);
   Outcome sent, dropped;
   std::atomic<int> received{0};
+  Side a = side(64), b = side(64);
   a.engine->on_message([&](const PeerAddress& from, std::span<const std::byte> message) {
     received += from == a.address() && message.size() == 5 ? 1 : 0;
   });
@@ -143,8 +142,8 @@ TEST_P(Messages, CallbacksMayDoEverything) {
 }
 
 TEST_P(Messages, TasksRunOnceEach) {
-  Side a = side(64);
   std::atomic<int> ran{0};
+  Side a = side(64);
   int accepted = 0;
   for (int i = 0; i < 100'000; ++i) accepted += a.engine->post([&] { ++ran; }) ? 1 : 0;
   EXPECT_TRUE(eventually([&] { return ran == accepted; }));
@@ -208,7 +207,9 @@ TEST(ControlPort, GarbageIsRefusedAndHarmsNobody) {
     Stranger stranger(a.address());
     ASSERT_TRUE(stranger.connected());
     stranger.say(garbage);
-    if (bytes >= 8) EXPECT_TRUE(stranger.is_closed()) << bytes;
+    if (bytes >= 8) {
+      EXPECT_TRUE(stranger.is_closed()) << bytes;
+    }
   }
   still_works(a);
 }

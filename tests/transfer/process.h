@@ -73,6 +73,12 @@ class PeerProcess {
     return id;
   }
   void kill(int signal) { ::kill(pid_, signal); }
+  // Returns when every thread of it stands still.
+  void stop() {
+    kill(SIGSTOP);
+    int status = 0;
+    waitpid(pid_, &status, WUNTRACED);
+  }
   void kill_dead() {
     kill(SIGKILL);
     end();
