@@ -18,9 +18,11 @@ class ChatTemplate {
   static Result<std::unique_ptr<const ChatTemplate>> parse(std::string_view source);
   ~ChatTemplate();
 
-  // `context` holds what the template may name: messages, add_generation_prompt, bos_token, eos_token, tools, ...
-  // Errors: invalid (raise_exception, undefined use), exhausted (limits).
+  // `context` holds what the template may name: messages, add_generation_prompt, bos_token, eos_token, tools,
+  // ... Errors: invalid (raise_exception, undefined use), exhausted (limits). The ordered form is the one
+  // that templates with tools want: `tojson` prints keys in their order.
   Result<std::string> render(const nlohmann::json& context) const;
+  Result<std::string> render(const nlohmann::ordered_json& context) const;
 
   struct Program;
   explicit ChatTemplate(std::unique_ptr<const Program> program);

@@ -65,6 +65,10 @@ class Checkpoint {
   const Tensor* find(std::string_view name) const;
 };
 
+// The files of the checkpoint at `path`, as Checkpoint::files() lists them, without opening it. Errors:
+// not_found, corrupt (an index of shards), invalid (a folder of several), unsupported, io.
+Result<std::vector<std::filesystem::path>> checkpoint_files(const std::filesystem::path& path);
+
 // Turns out.size() values, starting at value `first` as the file has them (both multiples of block_values),
 // into floats: the reference for every layout and test. Formulas: the types' definitions in ggml-quants.c.
 void dequantize(const Tensor& tensor, std::uint64_t first, std::span<float> out);

@@ -20,7 +20,7 @@ class ConfigReader {
 
   Result<ModelConfig> read(std::string_view name) {
     if (auto status = read_architecture(); !status) return pass(status.error());
-    config_.name = metadata_.string("general.name").value_or(name);
+    config_.name = printable_name(metadata_.string("general.name").value_or(name));
     for (const auto& step :
          {&ConfigReader::read_sizes, &ConfigReader::read_rope, &ConfigReader::check_unsupported}) {
       if (auto status = (this->*step)(); !status) return pass(status.error());

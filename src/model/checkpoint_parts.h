@@ -33,6 +33,10 @@ Result<CheckpointParts> read_gguf_bytes(std::span<const std::byte> bytes, std::s
 Result<CheckpointParts> read_safetensors(const std::filesystem::path& directory,
                                          const std::vector<std::filesystem::path>& shards = {});
 
+// The files of such a checkpoint, as CheckpointParts lists them. Errors: not_found, corrupt (the index), io.
+Result<std::vector<std::filesystem::path>> safetensors_files(
+    const std::filesystem::path& directory, const std::vector<std::filesystem::path>& shards = {});
+
 // Sorted. Errors: io.
 Result<std::vector<std::filesystem::path>> files_with_extension(const std::filesystem::path& directory,
                                                                 std::string_view extension);

@@ -46,8 +46,9 @@ struct Shards {
   std::map<std::string, std::string, std::less<>> of_tensor;
 };
 
-Result<Shards> find_shards(const fs::path& directory) {
-  Shards shards;
+Result<Shards> find_shards(const fs::path& directory, const std::vector<fs::path>& given) {
+  Shards shards{.files = given};
+  if (!given.empty()) return shards;
   const fs::path index = directory / kIndex;
   if (is_there(index)) {
     const auto text = read_text(index);
@@ -103,6 +104,16 @@ Status add_tensors(const SafetensorsFile& file, const fs::path& path, const Shar
   return {};
 }
 
+std::vector<fs::path> all_files(const fs::path& directory, const Shards& shards) {
+  std::vector<fs::path> files = {directory / "config.json"};
+  for (const std::string_view name : kOtherFiles) {
+    if (is_there(directory / name)) files.push_back(directory / name);
+  }
+  if (!shards.of_tensor.empty()) files.push_back(directory / kIndex);
+  files.insert(files.end(), shards.files.begin(), shards.files.end());
+  return files;
+}
+
 Result<ModelConfig> read_config(const fs::path& directory) {
   const auto config = read_text(directory / "config.json");
   if (!config) return pass(config.error());
@@ -117,12 +128,19 @@ Result<ModelConfig> read_config(const fs::path& directory) {
   if (!model) return fail_at(directory.string(), model.error());
   if (model->name.empty()) {
     std::error_code error;
-    model->name = fs::weakly_canonical(directory, error).filename().string();
+    model->name = printable_name(fs::weakly_canonical(directory, error).filename().string());
   }
   return model;
 }
 
 }  // namespace
+
+Result<std::vector<fs::path>> safetensors_files(const fs::path& directory,
+                                                const std::vector<fs::path>& files) {
+  const auto shards = find_shards(directory, files);
+  if (!shards) return pass(shards.error());
+  return all_files(directory, *shards);
+}
 
 Result<CheckpointParts> read_safetensors(const fs::path& directory, const std::vector<fs::path>& files) {
   CheckpointParts parts;
@@ -131,32 +149,22 @@ Result<CheckpointParts> read_safetensors(const fs::path& directory, const std::v
   auto config = read_config(directory);
   if (!config) return pass(config.error());
   parts.config = std::move(*config);
-  Shards shards{.files = files};
-  if (files.empty()) {
-    auto found = find_shards(directory);
-    if (!found) return pass(found.error());
-    shards = std::move(*found);
-  }
+  const auto shards = find_shards(directory, files);
+  if (!shards) return pass(shards.error());
+  parts.files = all_files(directory, *shards);
   std::vector<Tensor> tensors;
-  for (const fs::path& path : shards.files) {
+  for (const fs::path& path : shards->files) {
     auto mapping = MappedFile::open(path);
     if (!mapping) return pass(mapping.error());
     const auto file = SafetensorsFile::parse(mapping->bytes());
     if (!file) return fail_at(path.string(), file.error());
-    auto status = add_tensors(*file, path, shards, parts.config.tied_embeddings, tensors);
+    auto status = add_tensors(*file, path, *shards, parts.config.tied_embeddings, tensors);
     if (!status) return fail_at(path.string(), status.error());
     parts.mappings.push_back(std::move(*mapping));
   }
   auto arranged = arrange_tensors(parts.config, std::move(tensors));
   if (!arranged) return fail_at(directory.string(), arranged.error());
   parts.tensors = std::move(*arranged);
-
-  parts.files = {directory / "config.json"};
-  for (const std::string_view name : kOtherFiles) {
-    if (is_there(directory / name)) parts.files.push_back(directory / name);
-  }
-  if (!shards.of_tensor.empty()) parts.files.push_back(directory / kIndex);
-  parts.files.insert(parts.files.end(), shards.files.begin(), shards.files.end());
   return parts;
 }
 

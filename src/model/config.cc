@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/bytes.h"
+#include "model/unicode.h"
 
 namespace switchyard::model {
 namespace {
@@ -58,6 +59,21 @@ std::string_view to_string(Architecture architecture) {
       return "qwen2";
   }
   return "unknown";
+}
+
+std::string printable_name(std::string_view name) {
+  constexpr std::size_t kMaxPrintable = 200;
+  std::string printable;
+  for (std::size_t at = 0; at < name.size();) {
+    const Utf8Step step = utf8_step(name, at);
+    at += step.length;
+    const bool control = step.code < 0x20 || (step.code >= 0x7f && step.code < 0xa0);
+    std::string character;
+    if (!control) utf8_append(character, step.code);
+    if (printable.size() + character.size() > kMaxPrintable) break;
+    printable += character;
+  }
+  return printable;
 }
 
 Status validate(const ModelConfig& config) {

@@ -47,6 +47,9 @@ struct ModelConfig {
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
+// A name from outside as it may be shown: valid UTF-8 without control characters, at most 200 bytes.
+std::string printable_name(std::string_view name);
+
 // Refuses what no model has (zero sizes, heads that do not divide, numbers that are not finite or so large
 // that sizes computed from them overflow), so that what comes after may multiply freely. Errors: invalid,
 // naming the field.

@@ -20,6 +20,12 @@ constexpr std::uint64_t kMaxTensorName = 256;
 constexpr std::uint64_t kMaxAlignment = 1u << 20;
 constexpr std::uint32_t kMaxDimensions = 4;
 
+// Printable ASCII, as the specification has it of keys; names go into messages as they are.
+bool is_plain(std::string_view name, std::uint64_t most) {
+  const auto prints = [](char c) { return c >= ' ' && c <= '~'; };
+  return !name.empty() && name.size() <= most && std::ranges::all_of(name, prints);
+}
+
 // The numbers of gguf_metadata_value_type.
 enum class ValueType : std::uint32_t {
   u8 = 0,
@@ -95,8 +101,9 @@ class Parser {
     const std::string_view key = read_string();
     const auto type = reader_.read<ValueType>();
     if (!reader_.ok()) return truncated("a metadata key");
-    if (key.empty() || key.size() > kMaxKeyBytes) {
-      return fail(ErrorCode::corrupt, "a metadata key has {} bytes", key.size());
+    if (!is_plain(key, kMaxKeyBytes)) {
+      return fail(ErrorCode::corrupt, "a metadata key of {} bytes is empty, too long or no plain text",
+                  key.size());
     }
     auto value = type == ValueType::array ? parse_array(key) : parse_scalar(key, type);
     if (!value) return pass(value.error());
@@ -273,8 +280,9 @@ class Parser {
     tensor.name = read_string();
     const auto dimensions = reader_.read<std::uint32_t>();
     if (!reader_.ok()) return truncated("the tensor directory");
-    if (tensor.name.empty() || tensor.name.size() > kMaxTensorName) {
-      return fail(ErrorCode::corrupt, "a tensor's name has {} bytes", tensor.name.size());
+    if (!is_plain(tensor.name, kMaxTensorName)) {
+      return fail(ErrorCode::corrupt, "a tensor's name of {} bytes is empty, too long or no plain text",
+                  tensor.name.size());
     }
     if (dimensions == 0 || dimensions > kMaxDimensions) {
       return fail(ErrorCode::corrupt, "tensor '{}' has {} dimensions; 1 to {} are possible", tensor.name,

@@ -185,7 +185,7 @@ Result<ModelConfig> parse_hf_config(std::string_view config_json, std::string_vi
   if (!tied) return in_config(tied.error());
   model.tied_embeddings = tied->value_or(false);
   auto name = json_string(*config, "_name_or_path");
-  if (name && *name) model.name = **name;
+  if (name && *name) model.name = printable_name(**name);
 
   // What generation_config.json says wins, as in transformers.
   if (!generation_json.empty()) {

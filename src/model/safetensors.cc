@@ -49,6 +49,10 @@ std::optional<std::uint64_t> tensor_bytes(std::uint64_t value_size, std::span<co
 
 Result<SafetensorsTensor> parse_tensor(const std::string& name, const json& entry,
                                        std::span<const std::byte> data) {
+  // Names go into messages as they are.
+  if (!std::ranges::all_of(name, [](char c) { return c >= ' ' && c <= '~'; })) {
+    return fail(ErrorCode::corrupt, "a tensor's name is no plain text");
+  }
   if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") ||
       !entry.contains("data_offsets")) {
     return fail(ErrorCode::corrupt, "tensor '{}' lacks dtype, shape or data_offsets", name);

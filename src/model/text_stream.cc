@@ -19,7 +19,8 @@ std::string TextStream::push(std::int32_t token) {
   while (position < waiting_.size()) {
     const Utf8Step step = utf8_step(waiting_, position);
     if (step.state == Utf8State::truncated) break;
-    out += step.state == Utf8State::valid ? std::string_view(waiting_).substr(position, step.length) : kReplacement;
+    out += step.state == Utf8State::valid ? std::string_view(waiting_).substr(position, step.length)
+                                          : kReplacement;
     position += step.length;
   }
   waiting_.erase(0, position);

@@ -54,8 +54,11 @@ class BpeTokenizer final : public Tokenizer {
     std::vector<std::int32_t> out;
   };
 
-  BpeTokenizer(TokenizerSpec spec, Splitter splitter) : spec_(std::move(spec)), splitter_(std::move(splitter)) {}
-  bool known(std::int32_t token) const { return token >= 0 && static_cast<std::size_t>(token) < bytes_.size(); }
+  BpeTokenizer(TokenizerSpec spec, Splitter splitter)
+      : spec_(std::move(spec)), splitter_(std::move(splitter)) {}
+  bool known(std::int32_t token) const {
+    return token >= 0 && static_cast<std::size_t>(token) < bytes_.size();
+  }
   bool sentencepiece() const { return spec_.algorithm == Algorithm::sentencepiece_bpe; }
   Status prepare();
   std::string normalize(std::string_view text) const;
@@ -67,18 +70,19 @@ class BpeTokenizer final : public Tokenizer {
   TokenizerSpec spec_;
   Splitter splitter_;
   BpeMerger merger_;
-  AddedTokenFinder before_;                            // looked for in the text as it comes
-  AddedTokenFinder after_;                             // looked for in the normalised text
-  std::vector<std::string> bytes_;                     // of every token
+  AddedTokenFinder before_;         // looked for in the text as it comes
+  AddedTokenFinder after_;          // looked for in the normalised text
+  std::vector<std::string> bytes_;  // of every token
   std::vector<bool> special_;
   std::vector<bool> added_;
-  std::array<std::int32_t, 256> byte_ids_{};           // byte-level: the symbol of a byte; else its fall-back token
+  std::array<std::int32_t, 256> byte_ids_{};  // byte-level: the symbol of a byte; else its fall-back token
   bool all_bytes_known_ = true;
   std::unordered_map<std::string, std::int32_t> words_;  // bytes of a token, or text of a SentencePiece token
 };
 
 Result<std::unique_ptr<const Tokenizer>> BpeTokenizer::create(TokenizerSpec spec) {
-  if (spec.kinds.size() != spec.tokens.size() || (!spec.scores.empty() && spec.scores.size() != spec.tokens.size())) {
+  if (spec.kinds.size() != spec.tokens.size() ||
+      (!spec.scores.empty() && spec.scores.size() != spec.tokens.size())) {
     return fail(ErrorCode::corrupt, "tokenizer: {} tokens, but {} kinds and {} scores", spec.tokens.size(),
                 spec.kinds.size(), spec.scores.size());
   }
@@ -93,14 +97,16 @@ Status BpeTokenizer::prepare() {
   const std::size_t count = spec_.tokens.size();
   for (std::int32_t* id : {&spec_.bos, &spec_.eos, &spec_.unknown, &spec_.pad}) {
     if (*id < -1 || *id >= static_cast<std::int64_t>(count)) {
-      return fail(ErrorCode::corrupt, "special token {} is outside of the vocabulary ({} tokens)", *id, count);
+      return fail(ErrorCode::corrupt, "special token {} is outside of the vocabulary ({} tokens)", *id,
+                  count);
     }
   }
   special_.resize(count);
   added_.resize(count);
   for (const auto& token : spec_.added) {
     if (token.id < 0 || static_cast<std::size_t>(token.id) >= count) {
-      return fail(ErrorCode::corrupt, "added token {} is outside of the vocabulary ({} tokens)", token.id, count);
+      return fail(ErrorCode::corrupt, "added token {} is outside of the vocabulary ({} tokens)", token.id,
+                  count);
     }
     const auto id = static_cast<std::size_t>(token.id);
     if (token.special) special_[id] = true;
@@ -146,7 +152,8 @@ Status BpeTokenizer::prepare() {
 // What happens to text before words are cut: NFC, and SentencePiece's blanks.
 std::string BpeTokenizer::normalize(std::string_view text) const {
   std::string out = spec_.normalize_nfc ? to_nfc(text) : std::string(text);
-  if (sentencepiece() && spec_.add_prefix_space && spec_.prefix_style == PrefixStyle::always && !out.empty()) {
+  if (sentencepiece() && spec_.add_prefix_space && spec_.prefix_style == PrefixStyle::always &&
+      !out.empty()) {
     out.insert(0, 1, ' ');
   }
   return sentencepiece() ? replace_all(out, " ", kBlank) : out;
@@ -213,8 +220,9 @@ void BpeTokenizer::encode_word(std::string_view word, Work& work) const {
 void BpeTokenizer::encode_piece(std::string_view text, bool at_start, Work& work) const {
   if (text.empty()) return;
   std::string prefixed;
-  const bool wanted = spec_.add_prefix_space && (spec_.prefix_style == PrefixStyle::unless_there ||
-                                                 (spec_.prefix_style == PrefixStyle::first_unless_there && at_start));
+  const bool wanted =
+      spec_.add_prefix_space && (spec_.prefix_style == PrefixStyle::unless_there ||
+                                 (spec_.prefix_style == PrefixStyle::first_unless_there && at_start));
   const std::string_view blank = sentencepiece() ? kBlank : " ";
   if (wanted && !text.starts_with(blank)) {
     prefixed = blank;
@@ -226,7 +234,8 @@ void BpeTokenizer::encode_piece(std::string_view text, bool at_start, Work& work
   }
 }
 
-void BpeTokenizer::encode_segment(std::string_view text, bool at_start, bool parse_special, Work& work) const {
+void BpeTokenizer::encode_segment(std::string_view text, bool at_start, bool parse_special,
+                                  Work& work) const {
   std::string normalized;
   if (spec_.normalize_nfc || sentencepiece()) {
     normalized = normalize(text);
@@ -242,7 +251,8 @@ void BpeTokenizer::encode_segment(std::string_view text, bool at_start, bool par
     if (segment.token >= 0) {
       work.out.push_back(segment.token);
     } else {
-      encode_piece(text.substr(segment.begin, segment.end - segment.begin), at_start && segment.begin == 0, work);
+      encode_piece(text.substr(segment.begin, segment.end - segment.begin), at_start && segment.begin == 0,
+                   work);
     }
   }
 }
@@ -271,7 +281,8 @@ std::vector<std::int32_t> BpeTokenizer::encode(std::string_view text, const Enco
 
 std::string BpeTokenizer::decode(std::span<const std::int32_t> tokens, bool skip_special) const {
   std::string out;
-  std::string run;  // SentencePiece: neighbouring byte tokens, which are text only if all of them together are
+  std::string
+      run;  // SentencePiece: neighbouring byte tokens, which are text only if all of them together are
   const auto end_run = [&] {
     if (utf8_valid(run)) {
       out += run;

@@ -32,8 +32,8 @@ class Tokenizer {
     bool add_special = true;    // BOS and EOS as the checkpoint wants them
     bool parse_special = true;  // "<|im_end|>" in the text is that token
   };
-  // Invalid UTF-8 is read as U+FFFD, as Hugging Face's Python strings do. Time and memory are linear in the text
-  // but for a logarithm. Errors: none that depend on the text.
+  // Invalid UTF-8 is read as U+FFFD, as Hugging Face's Python strings do. Time and memory are linear in the
+  // text but for a logarithm. Errors: none that depend on the text.
   virtual std::vector<std::int32_t> encode(std::string_view text, const EncodeOptions& options) const = 0;
 
   // Bytes of one token; may be a part of a character. Unknown ids: empty.

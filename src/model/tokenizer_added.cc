@@ -44,8 +44,9 @@ std::size_t skip_spaces(std::string_view text, std::size_t position) {
 
 std::uint32_t AddedTokenFinder::child(std::uint32_t node, unsigned char byte) const {
   const auto& edges = nodes_[node].edges;
-  const auto found = std::lower_bound(edges.begin(), edges.end(), byte,
-                                      [](const Edge& edge, unsigned char value) { return edge.byte < value; });
+  const auto found =
+      std::lower_bound(edges.begin(), edges.end(), byte,
+                       [](const Edge& edge, unsigned char value) { return edge.byte < value; });
   return found != edges.end() && found->byte == byte ? found->node : 0;
 }
 
@@ -59,8 +60,9 @@ void AddedTokenFinder::add(std::string_view content, const AddedToken& token) {
       next = static_cast<std::uint32_t>(nodes_.size());
       nodes_.emplace_back();
       auto& edges = nodes_[node].edges;
-      const auto place = std::lower_bound(edges.begin(), edges.end(), byte,
-                                          [](const Edge& edge, unsigned char value) { return edge.byte < value; });
+      const auto place =
+          std::lower_bound(edges.begin(), edges.end(), byte,
+                           [](const Edge& edge, unsigned char value) { return edge.byte < value; });
       edges.insert(place, Edge{byte, next});
     }
     node = next;
@@ -99,7 +101,8 @@ void AddedTokenFinder::find(std::string_view text, bool parse_special, std::vect
     position = match_end;
     const Rule& rule = tokens_[static_cast<std::size_t>(match)];
     if (rule.special && !parse_special) continue;
-    if (rule.single_word && (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(end)))) continue;
+    if (rule.single_word && (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(end))))
+      continue;
     if (begin < done) continue;  // swallowed by the token before, which strips to its right
     if (rule.lstrip) begin = strip_end(text.substr(0, begin), done);
     if (rule.rstrip) end = skip_spaces(text, end);

@@ -25,7 +25,8 @@ class AddedTokenFinder {
   void add(std::string_view content, const AddedToken& token);
   bool empty() const { return tokens_.empty(); }
 
-  // Appends the segments of `text` to `out`. Special tokens are left in the text where `parse_special` is false.
+  // Appends the segments of `text` to `out`. Special tokens are left in the text where `parse_special` is
+  // false.
   void find(std::string_view text, bool parse_special, std::vector<Segment>& out) const;
 
  private:

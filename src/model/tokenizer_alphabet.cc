@@ -40,7 +40,8 @@ std::optional<std::string> bytes_of_alphabet(std::string_view text) {
   std::string out;
   for (std::size_t position = 0; position < text.size();) {
     const Utf8Step step = utf8_step(text, position);
-    if (step.state != Utf8State::valid || step.code >= bytes.size() || bytes[step.code] < 0) return std::nullopt;
+    if (step.state != Utf8State::valid || step.code >= bytes.size() || bytes[step.code] < 0)
+      return std::nullopt;
     out += static_cast<char>(bytes[step.code]);
     position += step.length;
   }

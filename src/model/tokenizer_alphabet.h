@@ -1,4 +1,5 @@
-// GPT-2's printable alphabet: every byte as one character, so that tokens of any bytes can be written as text.
+// GPT-2's printable alphabet: every byte as one character, so that tokens of any bytes can be written as
+// text.
 #pragma once
 
 #include <array>

@@ -57,8 +57,9 @@ Result<BpeMerger> BpeMerger::create(const TokenizerSpec& spec,
     const auto right_id = ids.find(right);
     const auto token = ids.find(joined);
     if (left_id == ids.end() || right_id == ids.end() || token == ids.end()) {
-      return fail(ErrorCode::corrupt, "merge {} ('{}' and '{}') is of or makes a token that the vocabulary lacks", rank,
-                  left, right);
+      return fail(ErrorCode::corrupt,
+                  "merge {} ('{}' and '{}') is of or makes a token that the vocabulary lacks", rank, left,
+                  right);
     }
     merger.table_.set(left_id->second, right_id->second, {static_cast<std::uint32_t>(rank), token->second});
   }
@@ -68,8 +69,10 @@ Result<BpeMerger> BpeMerger::create(const TokenizerSpec& spec,
   std::vector<std::int32_t> order;
   for (std::size_t id = 0; id < spec.scores.size(); ++id) {
     const auto kind = spec.kinds[id];
-    if (std::isnan(spec.scores[id])) return fail(ErrorCode::corrupt, "the score of token {} is not a number", id);
-    if (kind == TokenKind::normal || kind == TokenKind::user_defined) order.push_back(static_cast<std::int32_t>(id));
+    if (std::isnan(spec.scores[id]))
+      return fail(ErrorCode::corrupt, "the score of token {} is not a number", id);
+    if (kind == TokenKind::normal || kind == TokenKind::user_defined)
+      order.push_back(static_cast<std::int32_t>(id));
   }
   std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
     const float left = spec.scores[static_cast<std::size_t>(a)];
@@ -86,7 +89,8 @@ Result<BpeMerger> BpeMerger::create(const TokenizerSpec& spec,
   return merger;
 }
 
-bool BpeMerger::pair(std::string_view word, const Symbol& left, const Symbol& right, Candidate& candidate) const {
+bool BpeMerger::pair(std::string_view word, const Symbol& left, const Symbol& right,
+                     Candidate& candidate) const {
   if (!by_score_) {
     const auto* merge = table_.find(left.token, right.token);
     if (merge == nullptr) return false;

@@ -57,9 +57,11 @@ class BpeMerger {
 
   // By the spec's merges; without any, by the scores of what merging makes. `ids`: text of a token to its id.
   // Errors: corrupt.
-  static Result<BpeMerger> create(const TokenizerSpec& spec, const std::unordered_map<std::string_view, std::int32_t>& ids);
+  static Result<BpeMerger> create(const TokenizerSpec& spec,
+                                  const std::unordered_map<std::string_view, std::int32_t>& ids);
 
-  // Merges scratch.symbols (their begin, length and token are given), which lie in `word`, and appends the tokens.
+  // Merges scratch.symbols (their begin, length and token are given), which lie in `word`, and appends the
+  // tokens.
   void merge(std::string_view word, Scratch& scratch, std::vector<std::int32_t>& out) const;
 
  private:

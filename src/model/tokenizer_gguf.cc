@@ -21,13 +21,15 @@ Status read_kinds(const GgufMetadata& metadata, TokenizerSpec& spec) {
   const auto kinds = metadata.integers("tokenizer.ggml.token_type");
   if (!kinds) return {};
   if (kinds->size() != spec.tokens.size()) {
-    return fail(ErrorCode::corrupt, "GGUF tokenizer: {} token types for {} tokens", kinds->size(), spec.tokens.size());
+    return fail(ErrorCode::corrupt, "GGUF tokenizer: {} token types for {} tokens", kinds->size(),
+                spec.tokens.size());
   }
   for (std::size_t i = 0; i < kinds->size(); ++i) {
     const auto kind = (*kinds)[i];
     if (kind == 0) continue;  // "undefined" of old converters
     if (kind < 0 || kind > static_cast<std::int64_t>(TokenKind::byte)) {
-      return fail(ErrorCode::corrupt, "GGUF tokenizer: token {} has the type {}, which there is not", i, kind);
+      return fail(ErrorCode::corrupt, "GGUF tokenizer: token {} has the type {}, which there is not", i,
+                  kind);
     }
     spec.kinds[i] = static_cast<TokenKind>(kind);
   }
@@ -82,7 +84,8 @@ Result<TokenizerSpec> tokenizer_spec_from_gguf(const GgufMetadata& metadata) {
     return fail(ErrorCode::corrupt, "GGUF tokenizer: no list of tokens (tokenizer.ggml.tokens)");
   }
   if (tokens->size() > kMaxTokens) {
-    return fail(ErrorCode::unsupported, "GGUF tokenizer: {} tokens; at most {} are read", tokens->size(), kMaxTokens);
+    return fail(ErrorCode::unsupported, "GGUF tokenizer: {} tokens; at most {} are read", tokens->size(),
+                kMaxTokens);
   }
   TokenizerSpec spec;
   spec.tokens.assign(tokens->begin(), tokens->end());
@@ -95,7 +98,8 @@ Result<TokenizerSpec> tokenizer_spec_from_gguf(const GgufMetadata& metadata) {
   } else if (model == "llama") {
     read = read_sentencepiece(metadata, spec);
   } else {
-    read = fail(ErrorCode::unsupported, "GGUF tokenizer: the kind '{}' (tokenizer.ggml.model); known are gpt2 and llama",
+    read = fail(ErrorCode::unsupported,
+                "GGUF tokenizer: the kind '{}' (tokenizer.ggml.model); known are gpt2 and llama",
                 model.substr(0, 64));
   }
   if (!read) return pass(read.error());

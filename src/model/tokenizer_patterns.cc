@@ -84,17 +84,23 @@ SplitRule digits(SplitRule::Kind kind) {
 
 std::vector<SplitRule> rules_of(Cut cut) {
   switch (cut) {
-    case Cut::gpt2: return {isolated(kGpt2Pattern)};
-    case Cut::digits_gpt2: return {digits(SplitRule::Kind::digits_individually), isolated(kGpt2Pattern)};
-    case Cut::llama3: return {isolated(kLlama3Pattern)};
-    case Cut::qwen2: return {isolated(kQwen2Pattern)};
-    case Cut::tekken: return {isolated(kTekkenPattern)};
-    case Cut::gpt4o: return {isolated(kGpt4oPattern)};
+    case Cut::gpt2:
+      return {isolated(kGpt2Pattern)};
+    case Cut::digits_gpt2:
+      return {digits(SplitRule::Kind::digits_individually), isolated(kGpt2Pattern)};
+    case Cut::llama3:
+      return {isolated(kLlama3Pattern)};
+    case Cut::qwen2:
+      return {isolated(kQwen2Pattern)};
+    case Cut::tekken:
+      return {isolated(kTekkenPattern)};
+    case Cut::gpt4o:
+      return {isolated(kGpt4oPattern)};
     case Cut::deepseek3:
       return {isolated(R"(\p{N}{1,3})"), isolated(kDeepSeek3HanPattern), isolated(kDeepSeek3Pattern)};
     case Cut::unnamed:
-      return {isolated(R"([\p{P}\$\+<=>\^~\|]+)"), isolated(kGpt2Pattern), digits(SplitRule::Kind::digits_runs),
-              isolated("[0-9][0-9][0-9]")};
+      return {isolated(R"([\p{P}\$\+<=>\^~\|]+)"), isolated(kGpt2Pattern),
+              digits(SplitRule::Kind::digits_runs), isolated("[0-9][0-9][0-9]")};
   }
   return {};
 }
@@ -105,8 +111,8 @@ std::size_t posix_class_length(std::string_view pattern) {
   const auto end = pattern.find(":]");
   if (end == std::string_view::npos) return 0;
   const auto name = pattern.substr(2, end - 2);
-  const bool plain = std::all_of(name.begin(), name.end(),
-                                 [](char c) { return (c >= 'a' && c <= 'z') || c == '^'; });
+  const bool plain =
+      std::all_of(name.begin(), name.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '^'; });
   return plain && !name.empty() ? end + 2 : 0;
 }
 
@@ -116,13 +122,15 @@ const std::string_view kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 Status apply_gguf_pretokenizer(std::string_view name, TokenizerSpec& spec) {
-  const auto found = std::find_if(kNamed.begin(), kNamed.end(), [&](const Named& n) { return n.name == name; });
+  const auto found =
+      std::find_if(kNamed.begin(), kNamed.end(), [&](const Named& n) { return n.name == name; });
   if (found == kNamed.end()) {
     std::string known;
     for (const auto& named : kNamed) known += (known.empty() ? "" : ", ") + std::string(named.name);
-    return fail(ErrorCode::unsupported,
-                "the GGUF file cuts words as '{}' (tokenizer.ggml.pre), which is not known here; known are: {}",
-                name.substr(0, 64), known);
+    return fail(
+        ErrorCode::unsupported,
+        "the GGUF file cuts words as '{}' (tokenizer.ggml.pre), which is not known here; known are: {}",
+        name.substr(0, 64), known);
   }
   spec.splits = rules_of(found->cut);
   spec.normalize_nfc = found->nfc;
@@ -133,7 +141,8 @@ Status apply_gguf_pretokenizer(std::string_view name, TokenizerSpec& spec) {
 
 Result<std::string> pattern_for_pcre2(std::string_view pattern) {
   if (pattern.size() > kMaxPatternBytes) {
-    return fail(ErrorCode::corrupt, "a word pattern of {} bytes; at most {} are read", pattern.size(), kMaxPatternBytes);
+    return fail(ErrorCode::corrupt, "a word pattern of {} bytes; at most {} are read", pattern.size(),
+                kMaxPatternBytes);
   }
   if (pattern.starts_with("(*")) {
     return fail(ErrorCode::unsupported, "a word pattern that begins with a verb: {}", pattern.substr(0, 64));
@@ -144,7 +153,8 @@ Result<std::string> pattern_for_pcre2(std::string_view pattern) {
     const char c = pattern[i];
     if (c == '\\' && i + 1 < pattern.size()) {
       const char next = pattern[++i];
-      if (next == 'h' || next == 'H' || next == 'C' || next == 'K' || next == 'G' || next == 'Q' || next == 'E') {
+      if (next == 'h' || next == 'H' || next == 'C' || next == 'K' || next == 'G' || next == 'Q' ||
+          next == 'E') {
         return fail(ErrorCode::unsupported, "\\{} in the word pattern {}", next, pattern.substr(0, 64));
       }
       const bool space = next == 's' || next == 'S';
@@ -182,10 +192,12 @@ Result<std::string> pattern_for_pcre2(std::string_view pattern) {
         i += length - 1;
         continue;
       }
-      return fail(ErrorCode::unsupported, "a class inside of a class in the word pattern {}", pattern.substr(0, 64));
+      return fail(ErrorCode::unsupported, "a class inside of a class in the word pattern {}",
+                  pattern.substr(0, 64));
     }
     if (in_class && c == '&' && pattern.substr(i).starts_with("&&")) {
-      return fail(ErrorCode::unsupported, "an intersection of classes in the word pattern {}", pattern.substr(0, 64));
+      return fail(ErrorCode::unsupported, "an intersection of classes in the word pattern {}",
+                  pattern.substr(0, 64));
     }
     if (in_class && c == ']') in_class = false;
     out += c;

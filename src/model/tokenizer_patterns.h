@@ -13,8 +13,8 @@ namespace switchyard::model {
 // The pattern of GPT-2, which Hugging Face's ByteLevel splits with.
 extern const std::string_view kGpt2Pattern;
 
-// Says how GGUF's "tokenizer.ggml.pre" cuts, normalises and frames. Sets splits, normalize_nfc, ignore_merges and the
-// default of add_bos. Errors: unsupported (a name that is not known).
+// Says how GGUF's "tokenizer.ggml.pre" cuts, normalises and frames. Sets splits, normalize_nfc, ignore_merges
+// and the default of add_bos. Errors: unsupported (a name that is not known).
 Status apply_gguf_pretokenizer(std::string_view name, TokenizerSpec& spec);
 
 // A pattern in the dialect of tokenizer.json (Oniguruma) as PCRE2 has to read it to find the same:

@@ -82,14 +82,16 @@ Result<TokenizerSpec> TokenizerSpec::parse(std::span<const std::byte> bytes) {
     return fail(ErrorCode::corrupt, "stored tokenizer: the first four bytes are not its mark");
   }
   if (const auto version = reader.read<std::uint32_t>(); version != kVersion) {
-    return fail(ErrorCode::corrupt, "stored tokenizer: version {}, this program reads {}; make the image again", version,
+    return fail(ErrorCode::corrupt,
+                "stored tokenizer: version {}, this program reads {}; make the image again", version,
                 kVersion);
   }
   bool ok = true;
   TokenizerSpec spec;
   spec.algorithm = read_enum(reader, Algorithm::byte_level_bpe, Algorithm::sentencepiece_bpe, ok);
   read_list(reader, 4, ok, [&] { spec.tokens.emplace_back(reader.read_string()); });
-  read_list(reader, 1, ok, [&] { spec.kinds.push_back(read_enum(reader, TokenKind::normal, TokenKind::byte, ok)); });
+  read_list(reader, 1, ok,
+            [&] { spec.kinds.push_back(read_enum(reader, TokenKind::normal, TokenKind::byte, ok)); });
   spec.scores = reader.read_vector<float>();
   read_list(reader, 8, ok, [&] {
     std::string left(reader.read_string());
@@ -108,8 +110,7 @@ Result<TokenizerSpec> TokenizerSpec::parse(std::span<const std::byte> bytes) {
     SplitRule split;
     split.kind = read_enum(reader, SplitRule::Kind::pattern, SplitRule::Kind::whitespace, ok);
     split.pattern = reader.read_string();
-    split.behaviour =
-        read_enum(reader, SplitRule::Behaviour::isolated, SplitRule::Behaviour::contiguous, ok);
+    split.behaviour = read_enum(reader, SplitRule::Behaviour::isolated, SplitRule::Behaviour::contiguous, ok);
     split.invert = read_bool(reader);
     spec.splits.push_back(std::move(split));
   });
@@ -122,8 +123,8 @@ Result<TokenizerSpec> TokenizerSpec::parse(std::span<const std::byte> bytes) {
   for (std::int32_t* id : {&spec.bos, &spec.eos, &spec.unknown, &spec.pad}) *id = reader.read<std::int32_t>();
   spec.chat_template = reader.read_string();
   if (!ok || !reader.finished()) {
-    return fail(ErrorCode::corrupt, "stored tokenizer: contradicts itself near byte {} of {}", reader.position(),
-                bytes.size());
+    return fail(ErrorCode::corrupt, "stored tokenizer: contradicts itself near byte {} of {}",
+                reader.position(), bytes.size());
   }
   return spec;
 }

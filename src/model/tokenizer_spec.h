@@ -12,7 +12,14 @@
 
 namespace switchyard::model {
 
-enum class TokenKind : std::uint8_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+enum class TokenKind : std::uint8_t {
+  normal = 1,
+  unknown = 2,
+  control = 3,
+  user_defined = 4,
+  unused = 5,
+  byte = 6
+};
 
 // A token that is cut out of the text before anything else happens to it.
 struct AddedToken {
@@ -28,9 +35,9 @@ struct AddedToken {
 
 // Where add_prefix_space puts its space (or its U+2581).
 enum class PrefixStyle : std::uint8_t {
-  always,               // before every stretch of text between added tokens, whatever it begins with
-  unless_there,         // the same, but not before a space
-  first_unless_there,   // only at the very start of the text, not before a space
+  always,              // before every stretch of text between added tokens, whatever it begins with
+  unless_there,        // the same, but not before a space
+  first_unless_there,  // only at the very start of the text, not before a space
 };
 
 // What decoding does with the space that add_prefix_space put in front.
@@ -44,7 +51,13 @@ enum class LeadingSpace : std::uint8_t {
 struct SplitRule {
   enum class Kind : std::uint8_t { pattern, digits_individually, digits_runs, punctuation, whitespace };
   // contiguous: neighbouring matches stay together.
-  enum class Behaviour : std::uint8_t { isolated, removed, merged_with_previous, merged_with_next, contiguous };
+  enum class Behaviour : std::uint8_t {
+    isolated,
+    removed,
+    merged_with_previous,
+    merged_with_next,
+    contiguous
+  };
   Kind kind = Kind::pattern;
   std::string pattern;  // PCRE2, UTF and UCP on
   Behaviour behaviour = Behaviour::isolated;
@@ -62,9 +75,9 @@ struct TokenizerSpec {
   std::vector<AddedToken> added;
   std::vector<SplitRule> splits;
   bool normalize_nfc = false;
-  bool ignore_merges = false;      // a word that is a token is taken whole
+  bool ignore_merges = false;  // a word that is a token is taken whole
   bool byte_fallback = false;
-  bool fuse_unknown = false;       // neighbouring unknown characters become one unknown token
+  bool fuse_unknown = false;  // neighbouring unknown characters become one unknown token
   bool add_prefix_space = false;
   PrefixStyle prefix_style = PrefixStyle::always;
   LeadingSpace leading_space = LeadingSpace::kept;

@@ -41,10 +41,14 @@ struct Stretch {
 bool belongs(Kind kind, char32_t code) {
   switch (kind) {
     case Kind::digits_individually:
-    case Kind::digits_runs: return is_numeric(code);
-    case Kind::punctuation: return is_punctuation(code);
-    case Kind::whitespace: return is_white_space(code);
-    case Kind::pattern: break;
+    case Kind::digits_runs:
+      return is_numeric(code);
+    case Kind::punctuation:
+      return is_punctuation(code);
+    case Kind::whitespace:
+      return is_white_space(code);
+    case Kind::pattern:
+      break;
   }
   return false;
 }
@@ -80,7 +84,8 @@ Splitter::Scratch::Scratch(const Splitter& splitter) : state_(std::make_unique<S
   state_->jit_stack.reset(pcre2_jit_stack_create(32 << 10, 1 << 20, nullptr));
   if (state_->jit_stack) pcre2_jit_stack_assign(state_->context.get(), nullptr, state_->jit_stack.get());
   for (const auto& rule : splitter.rules_) {
-    state_->data.emplace_back(rule.code ? pcre2_match_data_create_from_pattern(rule.code.get(), nullptr) : nullptr);
+    state_->data.emplace_back(rule.code ? pcre2_match_data_create_from_pattern(rule.code.get(), nullptr)
+                                        : nullptr);
   }
   state_->stopped.resize(splitter.rules_.size());
 }
@@ -89,7 +94,8 @@ Splitter::Scratch::~Scratch() = default;
 
 Result<Splitter> Splitter::create(std::span<const SplitRule> rules) {
   if (rules.size() > kMaxRules) {
-    return fail(ErrorCode::unsupported, "{} rules that cut words; at most {} are applied", rules.size(), kMaxRules);
+    return fail(ErrorCode::unsupported, "{} rules that cut words; at most {} are applied", rules.size(),
+                kMaxRules);
   }
   Splitter splitter;
   for (const auto& rule : rules) {
@@ -105,7 +111,8 @@ Result<Splitter> Splitter::create(std::span<const SplitRule> rules) {
       std::array<PCRE2_UCHAR, 256> message{};
       pcre2_get_error_message(error, message.data(), message.size());
       return fail(ErrorCode::corrupt, "the word pattern {} does not compile: {} at byte {}",
-                  std::string_view(rule.pattern).substr(0, 128), reinterpret_cast<const char*>(message.data()), offset);
+                  std::string_view(rule.pattern).substr(0, 128),
+                  reinterpret_cast<const char*>(message.data()), offset);
     }
     // Without JIT (not built in, or no executable memory) matching is interpreted: slower, the same result.
     static_cast<void>(pcre2_jit_compile(made.code.get(), PCRE2_JIT_COMPLETE));
@@ -138,14 +145,16 @@ void Splitter::find(const Rule& rule, std::size_t index, std::string_view text, 
   }
   // A pattern may look at every byte of the piece a few times, but not more.
   const std::uint64_t limit = 1'000'000 + 32 * std::uint64_t{subject.size()};
-  pcre2_set_match_limit(state.context.get(), static_cast<std::uint32_t>(std::min<std::uint64_t>(limit, 0xffffffff)));
+  pcre2_set_match_limit(state.context.get(),
+                        static_cast<std::uint32_t>(std::min<std::uint64_t>(limit, 0xffffffff)));
   pcre2_match_data* data = state.data[index].get();
   const auto* bytes = reinterpret_cast<PCRE2_SPTR>(subject.data());
   for (std::size_t start = 0; start <= subject.size() && !state.stopped[index];) {
-    int found = pcre2_match(rule.code.get(), bytes, subject.size(), start, PCRE2_NO_UTF_CHECK, data, state.context.get());
+    int found = pcre2_match(rule.code.get(), bytes, subject.size(), start, PCRE2_NO_UTF_CHECK, data,
+                            state.context.get());
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
-      found = pcre2_match(rule.code.get(), bytes, subject.size(), start, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data,
-                          state.context.get());
+      found = pcre2_match(rule.code.get(), bytes, subject.size(), start, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                          data, state.context.get());
     }
     if (found == PCRE2_ERROR_NOMATCH) break;
     if (found < 0) {
@@ -181,7 +190,7 @@ std::span<const Splitter::Piece> Splitter::split(std::string_view text, Scratch&
       find(rule, index, text, piece, state);
       const auto& stretches = state.stretches;
       const auto first = static_cast<std::ptrdiff_t>(out.size());
-      const auto behaviour = rule.kind == Kind::digits_runs   ? Behaviour::contiguous
+      const auto behaviour = rule.kind == Kind::digits_runs  ? Behaviour::contiguous
                              : rule.kind == Kind::whitespace ? Behaviour::removed
                                                              : rule.behaviour;
       bool previous = false;

@@ -1,7 +1,7 @@
 // Cuts text into words by the rules of a TokenizerSpec.
 //
-// Immutable after creation; any thread, each call with its own Scratch. A rule that would run away on some text is
-// stopped by PCRE2's limits, and what it had left is then one word: cutting never fails.
+// Immutable after creation; any thread, each call with its own Scratch. A rule that would run away on some
+// text is stopped by PCRE2's limits, and what it had left is then one word: cutting never fails.
 #pragma once
 
 #include <cstdint>
@@ -42,13 +42,15 @@ class Splitter {
   Splitter(Splitter&&) noexcept;
   Splitter& operator=(Splitter&&) noexcept;
 
-  // The words of `text` (valid UTF-8), in order; valid until the scratch's next use. Linear, but for the patterns.
+  // The words of `text` (valid UTF-8), in order; valid until the scratch's next use. Linear, but for the
+  // patterns.
   std::span<const Piece> split(std::string_view text, Scratch& scratch) const;
 
  private:
   struct Rule;
   Splitter();
-  void find(const Rule& rule, std::size_t index, std::string_view text, Piece piece, Scratch::State& state) const;
+  void find(const Rule& rule, std::size_t index, std::string_view text, Piece piece,
+            Scratch::State& state) const;
   std::vector<Rule> rules_;
 };
 

@@ -27,7 +27,8 @@ int combining_class(std::int32_t code) { return utf8proc_get_property(code)->com
 Utf8Step utf8_step(std::string_view text, std::size_t position) {
   const unsigned char lead = byte_at(text, position);
   if (lead < 0x80) return {lead, 1, Utf8State::valid};
-  // What the second byte may be depends on the first: no overlong forms, no surrogates, nothing above U+10FFFF.
+  // What the second byte may be depends on the first: no overlong forms, no surrogates, nothing above
+  // U+10FFFF.
   std::size_t length = 0;
   unsigned char low = 0x80;
   unsigned char high = 0xBF;
@@ -85,8 +86,8 @@ std::string utf8_repair(std::string_view text) {
 
 bool is_white_space(char32_t code) {
   return (code >= 0x09 && code <= 0x0D) || code == 0x20 || code == 0x85 || code == 0xA0 || code == 0x1680 ||
-         (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F ||
-         code == 0x3000;
+         (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 || code == 0x202F ||
+         code == 0x205F || code == 0x3000;
 }
 
 bool is_numeric(char32_t code) {
@@ -103,6 +104,11 @@ bool is_punctuation(char32_t code) {
   return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO;
 }
 
+bool is_printable(char32_t code) {
+  const auto kind = category(code);
+  return code == ' ' || (kind != UTF8PROC_CATEGORY_CN && kind < UTF8PROC_CATEGORY_ZS);
+}
+
 bool is_word(char32_t code) {
   switch (category(code)) {
     case UTF8PROC_CATEGORY_LU:
@@ -115,8 +121,10 @@ bool is_word(char32_t code) {
     case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC: return true;
-    default: break;
+    case UTF8PROC_CATEGORY_PC:
+      return true;
+    default:
+      break;
   }
   // Joiners, and the circled and squared letters that are alphabetic without being letters.
   return code == 0x200C || code == 0x200D || (code >= 0x24B6 && code <= 0x24E9) ||
@@ -133,8 +141,8 @@ std::string to_nfc(std::string_view text) {
     const Utf8Step step = utf8_step(text, position);
     position += step.length;
     int boundary = 0;
-    const auto count = utf8proc_decompose_char(static_cast<std::int32_t>(step.code), parts.data(), parts.size(),
-                                               UTF8PROC_DECOMPOSE, &boundary);
+    const auto count = utf8proc_decompose_char(static_cast<std::int32_t>(step.code), parts.data(),
+                                               parts.size(), UTF8PROC_DECOMPOSE, &boundary);
     if (count > 0 && count <= static_cast<utf8proc_ssize_t>(parts.size())) {
       codes.insert(codes.end(), parts.begin(), parts.begin() + count);
     } else {
@@ -147,12 +155,15 @@ std::string to_nfc(std::string_view text) {
       ++begin;
       continue;
     }
-    const auto end = std::find_if(begin, codes.end(), [](std::int32_t code) { return combining_class(code) == 0; });
-    std::stable_sort(begin, end, [](std::int32_t a, std::int32_t b) { return combining_class(a) < combining_class(b); });
+    const auto end =
+        std::find_if(begin, codes.end(), [](std::int32_t code) { return combining_class(code) == 0; });
+    std::stable_sort(begin, end,
+                     [](std::int32_t a, std::int32_t b) { return combining_class(a) < combining_class(b); });
     begin = end;
   }
-  const auto count = utf8proc_normalize_utf32(codes.data(), static_cast<utf8proc_ssize_t>(codes.size()),
-                                              static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+  const auto count =
+      utf8proc_normalize_utf32(codes.data(), static_cast<utf8proc_ssize_t>(codes.size()),
+                               static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
   std::string out;
   out.reserve(text.size());
   for (utf8proc_ssize_t i = 0; i < count; ++i) utf8_append(out, static_cast<char32_t>(codes[i]));

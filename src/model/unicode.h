@@ -23,8 +23,8 @@ struct Utf8Step {
   Utf8State state = Utf8State::valid;
 };
 
-// The character at `position` (which must be inside). Ill-formed bytes are taken in the longest runs that could
-// begin a character, as the Unicode standard recommends and Python and Rust do.
+// The character at `position` (which must be inside). Ill-formed bytes are taken in the longest runs that
+// could begin a character, as the Unicode standard recommends and Python and Rust do.
 Utf8Step utf8_step(std::string_view text, std::size_t position);
 
 void utf8_append(std::string& out, char32_t code);
@@ -34,10 +34,12 @@ bool utf8_valid(std::string_view text);
 // Every ill-formed run becomes U+FFFD.
 std::string utf8_repair(std::string_view text);
 
-bool is_white_space(char32_t code);   // the property White_Space
-bool is_numeric(char32_t code);       // Nd, Nl, No
-bool is_punctuation(char32_t code);   // P*, and ASCII's symbols
-bool is_word(char32_t code);          // alphabetic, mark, decimal digit, connector, joiner
+bool is_white_space(char32_t code);  // the property White_Space
+bool is_numeric(char32_t code);      // Nd, Nl, No
+bool is_punctuation(char32_t code);  // P*, and ASCII's symbols
+bool is_printable(char32_t code);    // as str.isprintable has it: no control, format, private, unassigned; no
+                                     // blank but U+0020
+bool is_word(char32_t code);         // alphabetic, mark, decimal digit, connector, joiner
 
 // Normalisation form C of valid UTF-8. O(n log n), whatever the text.
 std::string to_nfc(std::string_view text);

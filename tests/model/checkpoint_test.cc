@@ -40,6 +40,10 @@ TEST_P(Architectures, GgufAndSafetensorsHoldTheSameNumbers) {
   EXPECT_EQ(gguf->format, "GGUF v3");
   EXPECT_EQ(plain->format, "safetensors");
   EXPECT_EQ(sharded->files.size(), 7u);  // config, two of the tokenizer, index, three shards
+  for (const auto& parts : {&gguf, &plain, &sharded}) {
+    const auto path = parts == &gguf ? directory / "tiny.gguf" : (*parts)->directory;
+    EXPECT_EQ(checkpoint_files(path), (*parts)->files);
+  }
   ASSERT_EQ(gguf->tensors.size(), plain->tensors.size());
   ASSERT_EQ(sharded->tensors.size(), plain->tensors.size());
   for (std::size_t i = 0; i < gguf->tensors.size(); ++i) {

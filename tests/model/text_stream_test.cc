@@ -60,7 +60,8 @@ TEST(TextStream, AnyBytesGiveWhatDecodeGives) {
     for (int i = 0; i < 12; ++i) {
       state = state * 6364136223846793005 + 1442695040888963407;
       // Mostly bytes of which characters are made.
-      ids.push_back(static_cast<std::int32_t>((state >> 33) % 3 == 0 ? (state >> 40) % 256 : 0x80 + (state >> 40) % 128));
+      ids.push_back(static_cast<std::int32_t>((state >> 33) % 3 == 0 ? (state >> 40) % 256
+                                                                     : 0x80 + (state >> 40) % 128));
     }
     TextStream stream(*tokenizer);
     std::string out;

@@ -1,4 +1,5 @@
-// What Hugging Face's tokenizers made of the texts in tests/data; written by tools/make_tokenizer_references.py.
+// What Hugging Face's tokenizers made of the texts in tests/data; written by
+// tools/make_tokenizer_references.py.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -16,7 +17,9 @@
 
 namespace switchyard::model {
 
-inline std::filesystem::path test_data() { return std::filesystem::path(__FILE__).parent_path().parent_path() / "data"; }
+inline std::filesystem::path test_data() {
+  return std::filesystem::path(__FILE__).parent_path().parent_path() / "data";
+}
 
 inline nlohmann::json read_json(const std::filesystem::path& path) {
   std::ifstream file(path);
@@ -56,7 +59,8 @@ inline void expect_references(const Tokenizer& tokenizer, const std::filesystem:
     const auto text = texts["curated"][i].get<std::string>();
     EXPECT_EQ(tokenizer.encode(text, bare), references["curated"][i].get<Ids>()) << "text: " << text;
     if (text.find('<') == std::string::npos) continue;
-    EXPECT_EQ(tokenizer.encode(text, plain), references["plain"][plain_index++].get<Ids>()) << "plain text: " << text;
+    EXPECT_EQ(tokenizer.encode(text, plain), references["plain"][plain_index++].get<Ids>())
+        << "plain text: " << text;
   }
   for (std::size_t i = 0; i < texts["broken"].size(); ++i) {
     const auto hex = texts["broken"][i].get<std::string>();
@@ -77,7 +81,8 @@ inline void expect_references(const Tokenizer& tokenizer, const std::filesystem:
   for (const auto& decode : references["decodes"]) {
     const auto ids = decode[0].is_number() ? references["curated"][decode[0].get<std::size_t>()].get<Ids>()
                                            : decode[0].get<Ids>();
-    EXPECT_EQ(tokenizer.decode(ids, decode[1].get<bool>()), decode[2].get<std::string>()) << nlohmann::json(ids);
+    EXPECT_EQ(tokenizer.decode(ids, decode[1].get<bool>()), decode[2].get<std::string>())
+        << nlohmann::json(ids);
   }
 }
 
