@@ -27,6 +27,7 @@ TEST(ChatRequest, NamesTheFieldThatIsWrong) {
       {R"("top_k": 1.5)", "top_k"},
       {R"("top_k": -2)", "top_k"},
       {R"("repetition_penalty": 0)", "repetition_penalty"},
+      {R"("repetition_penalty": 11)", "repetition_penalty"},
       {R"("presence_penalty": 3)", "presence_penalty"},
       {R"("frequency_penalty": -3)", "frequency_penalty"},
       {R"("n": 0)", "n"},
