@@ -35,8 +35,10 @@ namespace switchyard {
 
 struct EngineOptions {
   std::string name = "engine";  // for log lines
-  // "auto", or a libfabric provider: "shm", "net", "tcp;ofi_rxm".  "auto" is shared memory between processes of
-  // one host and the best network found otherwise; what was taken is logged and stands in metrics().
+  // "shm" (shared memory between processes of one user on one host), a provider of libfabric ("net",
+  // "tcp;ofi_rxm"), or "auto": shared memory when it works and the control channel stays on this host, the best
+  // network found otherwise; what was taken is logged and stands in metrics(). All engines that talk to each
+  // other need the same one.
   std::string fabric = "auto";
   std::string control_host = "127.0.0.1";  // address that the control channel listens on and is reached at
   std::uint16_t control_port = 0;          // 0: any free one
@@ -221,6 +223,8 @@ struct EngineMetrics {
   std::uint32_t counters_used = 0;
   std::uint32_t peers_connected = 0;
   std::uint64_t peers_lost = 0;
+  std::uint64_t messages_dropped = 0;  // no handler was set
+  std::uint64_t stray_immediates = 0;  // arrivals for counters that had been freed
 };
 
 class TransferEngine {

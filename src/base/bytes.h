@@ -23,6 +23,8 @@ class ByteReader {
   explicit ByteReader(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
   bool ok() const { return ok_; }
+  // For what was read but makes no sense.
+  void reject() { ok_ = false; }
   // True when everything was read and nothing was missing.
   bool finished() const { return ok_ && position_ == bytes_.size(); }
   std::size_t position() const { return position_; }

@@ -32,8 +32,8 @@ struct GenerationEnd {
   Error error{};  // when failed
 };
 
-// Receives a request's tokens, in order, each once, whatever happens to instances; then one on_end. An end token
-// is not delivered. Called on a pool thread, one call at a time: must not block.
+// Receives a request's tokens, in order, each once, whatever happens to instances; then one on_end. An end
+// token is not delivered. Called on a pool thread, one call at a time: must not block.
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
@@ -63,8 +63,9 @@ using RequestId = std::uint64_t;
 class Generator {
  public:
   virtual ~Generator() = default;
-  // Errors (the sink is not called then): not_found (model), out_of_range (longer than the context), exhausted
-  // (queue full: try again), invalid. While an instance is being restarted requests wait; they do not fail.
+  // Errors (the sink is not called then): not_found (model), out_of_range (longer than the context),
+  // exhausted (queue full: try again), invalid. While an instance is being restarted requests wait; they do
+  // not fail.
   virtual Result<RequestId> submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink) = 0;
   // The blocks come back at the next token; on_end comes with `cancelled`, unless the request ended before.
   virtual void cancel(RequestId id) = 0;

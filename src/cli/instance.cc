@@ -1,0 +1,67 @@
+#include "pool/instance.h"
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <memory>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/terminal.h"
+
+namespace switchyard::cli {
+namespace {
+
+Result<std::vector<std::byte>> from_hex(const std::string& text) {
+  std::vector<std::byte> bytes;
+  if (text.size() % 2 != 0) return fail(ErrorCode::invalid, "an odd number of hexadecimal digits");
+  for (std::size_t i = 0; i < text.size(); i += 2) {
+    unsigned value = 0;
+    const auto [end, error] = std::from_chars(text.data() + i, text.data() + i + 2, value, 16);
+    if (error != std::errc() || end != text.data() + i + 2)
+      return fail(ErrorCode::invalid, "not hexadecimal");
+    bytes.push_back(static_cast<std::byte>(value));
+  }
+  return bytes;
+}
+
+struct Arguments {
+  pool::InstanceOptions options;
+  std::string model;
+  std::string role;
+  std::string supervisor;
+};
+
+int run(Arguments& arguments) {
+  log::start(arguments.options.name);
+  auto role = pool::parse_role(arguments.role);
+  if (!role) return report(role.error());
+  arguments.options.role = *role;
+  const auto bytes = from_hex(arguments.supervisor);
+  if (!bytes) return report(bytes.error());
+  auto supervisor = PeerAddress::parse(*bytes);
+  if (!supervisor) return report(supervisor.error());
+  arguments.options.supervisor = *std::move(supervisor);
+  if (auto status = pool::run_instance(arguments.options, arguments.model); !status) {
+    log::error("{}", status.error().message);
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_instance(CLI::App& app, Chosen& chosen) {
+  auto* command = app.add_subcommand("instance", "");
+  command->group("");  // hidden: the supervisor starts it
+  auto arguments = std::make_shared<Arguments>();
+  command->add_option("--name", arguments->options.name)->required();
+  command->add_option("--role", arguments->role)->required();
+  command->add_option("--model", arguments->model)->required();
+  command->add_option("--fabric", arguments->options.fabric)->required();
+  command->add_option("--threads", arguments->options.threads)->required();
+  command->add_option("--kv-memory", arguments->options.kv_bytes)->required();
+  command->add_option("--supervisor", arguments->supervisor)->required();
+  command->callback([&chosen, arguments] { chosen = [arguments] { return run(*arguments); }; });
+}
+
+}  // namespace switchyard::cli

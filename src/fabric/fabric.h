@@ -1,0 +1,134 @@
+// One rail: a network port, or its software stand-in, behind a small contract. Backends: `shm` (processes of
+// one host, shm_fabric.cc) and libfabric (ofi_fabric.cc).
+//
+// The contract, in the order of a rail's life:
+//   open_fabric      opens the endpoint and its completion queue
+//   address          what a peer needs to reach it; travels over the control channel
+//   register_memory  makes memory readable for this rail and writable for peers that hold its key
+//   add_peer         makes a peer reachable; remove_peer forgets it, whatever state it is in
+//   post             starts writes; takes as many as it has room for
+//   poll             hands out what has finished here and what has arrived from peers
+//   prepare_sleep    says whether the caller may sleep on wait_fd() until something happens
+//   close            stops the endpoint; after it returns nothing is read, written or called any more
+//
+// Rules: writes are not ordered among each other unless Capabilities say so. `delivered` means that every
+// byte is visible to the target's CPU; an immediate arrives after the bytes of its own write. A write that
+// was taken ends in exactly one completion (delivered or failed), unless its peer is removed first: then its
+// completion may come late or, after close, never. The word of a completion about sizes is never used.
+//
+// Threads: register_memory and the destruction of a LocalMemory may happen on any thread; everything else on
+// the one thread that drives the rail. post and poll do not allocate, lock or log on their way (libfabric
+// may).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "switchyard/result.h"
+
+namespace switchyard::fabric {
+
+using PeerId = std::uint32_t;
+
+struct Capabilities {
+  std::string fabric;  // its name, as it was asked for
+  // Writes to one peer land in the order of posting, and so does the immediate of the last. Where this is
+  // false the caller posts the immediate when all other writes have been delivered.
+  bool ordered = false;
+  std::uint64_t max_write_bytes = 0;  // of one WriteRequest
+  std::uint32_t max_outstanding = 0;  // writes taken and not yet completed, all peers together
+  std::uint32_t window = 0;           // writes outstanding to one peer that keep it busy
+};
+
+// Memory that this rail knows. Unregisters when it goes.
+class LocalMemory {
+ public:
+  virtual ~LocalMemory() = default;
+  // What peers name it by: the remote address of its first byte, and the key.
+  virtual std::uint64_t remote_address() const = 0;
+  virtual std::uint64_t remote_key() const = 0;
+};
+
+struct WriteRequest {
+  const std::byte* source = nullptr;
+  const LocalMemory* source_memory = nullptr;
+  std::uint64_t bytes = 0;  // 0 is allowed: only the immediate travels
+  std::uint64_t target_address = 0;
+  std::uint64_t target_key = 0;
+  bool has_immediate = false;
+  std::uint32_t immediate = 0;
+  std::uint64_t cookie = 0;  // comes back in the completion
+};
+
+struct Completion {
+  enum class Kind : std::uint8_t {
+    delivered,  // `count` writes with this cookie
+    failed,     // one write with this cookie; some of its bytes may have landed
+    arrived,    // an immediate from some peer
+  };
+  Kind kind = Kind::delivered;
+  std::uint32_t count = 1;
+  std::uint32_t immediate = 0;
+  int error = 0;  // errno-like, for failed
+  std::uint64_t cookie = 0;
+};
+
+class Fabric {
+ public:
+  virtual ~Fabric() = default;
+
+  virtual const Capabilities& capabilities() const = 0;
+  virtual std::vector<std::byte> address() const = 0;
+
+  // Errors: invalid, exhausted, io.
+  virtual Result<std::unique_ptr<LocalMemory>> register_memory(void* base, std::size_t bytes) = 0;
+
+  // Errors: corrupt (not an address of this fabric), unsupported (not reachable from here), exhausted,
+  // peer_lost, io.
+  virtual Result<PeerId> add_peer(std::span<const std::byte> address) = 0;
+  virtual void remove_peer(PeerId peer) = 0;
+
+  // Takes the first n of the requests and returns n. Fewer than all: no room now, poll and try again.
+  virtual std::size_t post(PeerId peer, std::span<const WriteRequest> requests) = 0;
+  virtual std::size_t poll(std::span<Completion> completions) = 0;
+
+  // Becomes readable when there is something to poll; -1 where the fabric has no such thing.
+  virtual int wait_fd() const = 0;
+  // True when nothing is pending and whatever comes from now on makes wait_fd() readable (always false
+  // without one).
+  virtual bool prepare_sleep() = 0;
+
+  // Text for the error of a failed completion.
+  virtual std::string describe_error(int error) const = 0;
+
+  virtual void close() = 0;
+};
+
+struct FabricOptions {
+  std::string host = "127.0.0.1";  // local address of rails that have one
+  std::uint32_t max_peers = 512;
+};
+
+// `name` is "shm", a provider of libfabric ("net", "tcp;ofi_rxm", "efa"), or "ofi-shm" for libfabric's shared
+// memory. Errors: unsupported (with the reason), io.
+Result<std::shared_ptr<Fabric>> open_fabric(const std::string& name, const FabricOptions& options);
+
+// One line of `switchyard doctor`.
+struct FabricReport {
+  std::string name;
+  bool usable = false;
+  std::string detail;  // what it reaches and how, or why it is not usable
+};
+
+// Every fabric that this build knows, with a word why not where one does not work here. Takes milliseconds.
+std::vector<FabricReport> list_fabrics(const std::string& host = "127.0.0.1");
+
+// What "auto" means at `host`: shared memory when it works and `host` is a loopback address, so that all
+// peers are on this host; else the best network found. Errors: unsupported.
+Result<std::string> automatic_fabric(const std::string& host = "127.0.0.1");
+
+}  // namespace switchyard::fabric

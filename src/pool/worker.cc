@@ -1,0 +1,81 @@
+#include "pool/worker.h"
+
+#include "base/log.h"
+
+namespace switchyard::pool {
+
+void Worker::run() {
+  bool more = false;
+  while (!stopping_) {
+    const TimePoint wake = more ? TimePoint::min() : report_wanted_ ? next_report_ : TimePoint::max();
+    const auto events = mailbox_.take_all(wake);
+    if (!events.empty()) report_wanted_ = true;
+    for (const auto& event : events) event();
+    more = work();
+    if (more) report_wanted_ = true;
+    report_if_due();
+  }
+}
+
+void Worker::stop() {
+  post([this] { stopping_ = true; });
+}
+
+void Worker::handle(const PeerAddress& from, MessageType type, std::span<const std::byte> payload) {
+  std::function<void()> event = [this, from, type, bytes = std::vector(payload.begin(), payload.end())] {
+    on_message(from, type, bytes);
+  };
+  if (!mailbox_.put(std::move(event))) {
+    log::error("a message of type {} was dropped: {} others wait for this instance", static_cast<int>(type),
+               kMaxEvents);
+  }
+}
+
+void Worker::peer_lost(const PeerAddress& peer) {
+  post([this, peer] { on_peer_lost(peer); });
+}
+
+Status Worker::step(std::span<const model::Chunk> chunks, std::span<float> logits,
+                    const model::LayerDone& layer_done) {
+  const TimePoint start = monotonic_now();
+  Status status = parts_.runtime.step(chunks, logits, layer_done);
+  step_time_ += monotonic_now() - start;
+  ++steps_;
+  for (const model::Chunk& chunk : chunks) step_tokens_ += chunk.tokens.size();
+  return status;
+}
+
+void Worker::report_if_due() {
+  const TimePoint now = monotonic_now();
+  if (!report_wanted_ || now < next_report_) return;
+  Stats stats;
+  const auto gauge = [&stats](const char* name, const char* help, double value) {
+    stats.samples.push_back({name, help, false, value});
+  };
+  const auto counter = [&stats](const char* name, const char* help, double value) {
+    stats.samples.push_back({name, help, true, value});
+  };
+  gauge("kv_blocks", "KV blocks that the instance has", parts_.store.blocks().capacity());
+  gauge("kv_blocks_used", "KV blocks that requests hold", parts_.store.blocks().used());
+  counter("steps_total", "Forward passes", static_cast<double>(steps_));
+  counter("step_tokens_total", "Tokens that forward passes computed", static_cast<double>(step_tokens_));
+  counter("step_seconds_total", "Time spent in forward passes", to_seconds(step_time_));
+  const EngineMetrics engine = parts_.engine.metrics();
+  std::uint64_t bytes = 0;
+  std::uint64_t requests = 0;
+  for (const auto& rail : engine.rails) {
+    bytes += rail.bytes_written;
+    requests += rail.work_requests;
+  }
+  counter("transfer_bytes_total", "Bytes written into other processes", static_cast<double>(bytes));
+  counter("transfer_work_requests_total", "Work requests posted to rails", static_cast<double>(requests));
+  counter("transfers_total", "Transfers submitted", static_cast<double>(engine.transfers_submitted));
+  counter("transfers_failed_total", "Transfers that failed", static_cast<double>(engine.transfers_failed));
+  gauge("transfers_pending", "Transfers under way", engine.transfers_pending);
+  gauge("transfer_counters_used", "Counters in use", engine.counters_used);
+  add_stats(stats);
+  if (send(parts_.supervisor, stats)) report_wanted_ = false;
+  next_report_ = now + kStatsInterval;
+}
+
+}  // namespace switchyard::pool

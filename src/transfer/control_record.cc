@@ -1,0 +1,131 @@
+#include "transfer/control_record.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+
+namespace switchyard::transfer {
+namespace {
+
+constexpr std::size_t kIndexOfMessage = 4;
+static_assert(std::is_same_v<std::variant_alternative_t<kIndexOfMessage, Record>, Message>);
+
+void write(ByteWriter& writer, const Hello& hello) {
+  writer.write(kControlMagic);
+  writer.write(kControlVersion);
+  writer.write_vector(std::span<const std::byte>(hello.from.serialize()));
+  writer.write(hello.to_engine);
+  writer.write(hello.to_epoch);
+  writer.write(hello.message_bytes);
+  writer.write(hello.message_slots);
+}
+void write(ByteWriter& writer, const Welcome& welcome) {
+  writer.write(kControlMagic);
+  writer.write(welcome.message_bytes);
+  writer.write(welcome.message_slots);
+}
+void write(ByteWriter& writer, const Reject& reject) {
+  writer.write(reject.why);
+  writer.write_string(std::string_view(reject.reason).substr(0, kMaxReasonBytes));
+}
+void write(ByteWriter&, const Heartbeat&) {}
+void write(ByteWriter& writer, const Message& message) {
+  writer.write(message.id);
+  writer.write_bytes(message.bytes);
+}
+void write(ByteWriter& writer, const MessageAck& ack) { writer.write(ack.id); }
+void write(ByteWriter& writer, const Goodbye& goodbye) {
+  writer.write_string(std::string_view(goodbye.reason).substr(0, kMaxReasonBytes));
+}
+
+Result<Record> parse_hello(ByteReader& reader) {
+  Hello hello;
+  const auto magic = reader.read<std::uint64_t>();
+  const auto version = reader.read<std::uint32_t>();
+  if (magic != kControlMagic) return fail(ErrorCode::corrupt, "the other side is not a Switchyard engine");
+  if (version != kControlVersion) {
+    return fail(ErrorCode::corrupt, "the other side speaks version {} of the control channel, this one {}",
+                version, kControlVersion);
+  }
+  auto from = PeerAddress::parse(reader.read_bytes(reader.read<std::uint32_t>()));
+  if (!from) return pass(from.error());
+  hello.from = std::move(*from);
+  hello.to_engine = reader.read<std::array<std::uint64_t, 2>>();
+  hello.to_epoch = reader.read<std::uint64_t>();
+  hello.message_bytes = reader.read<std::uint64_t>();
+  hello.message_slots = reader.read<std::uint32_t>();
+  return hello;
+}
+
+}  // namespace
+
+Result<std::optional<RecordHeader>> parse_header(std::span<const std::byte> bytes, std::size_t limit) {
+  if (bytes.size() < kRecordHeaderBytes) return std::optional<RecordHeader>{};
+  RecordHeader header;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  if (header.type >= std::variant_size_v<Record> || header.zero != std::array<std::uint8_t, 3>{}) {
+    return fail(ErrorCode::corrupt, "not a control record");
+  }
+  if (header.payload_bytes > limit) {
+    return fail(ErrorCode::corrupt, "a control record of {} bytes is longer than {}", header.payload_bytes,
+                limit);
+  }
+  return std::optional(header);
+}
+
+Result<Record> parse_record(std::uint8_t type, std::span<const std::byte> payload) {
+  ByteReader reader(payload);
+  Record record;
+  switch (type) {
+    case 0: {
+      auto hello = parse_hello(reader);
+      if (!hello) return hello;
+      record = std::move(*hello);
+      break;
+    }
+    case 1: {
+      const bool known = reader.read<std::uint64_t>() == kControlMagic;
+      record = Welcome{reader.read<std::uint64_t>(), reader.read<std::uint32_t>()};
+      if (!known) return fail(ErrorCode::corrupt, "the other side is not a Switchyard engine");
+      break;
+    }
+    case 2: {
+      const auto why = reader.read<std::uint32_t>();
+      if (why < 1 || why > 5) return fail(ErrorCode::corrupt, "a reject of unknown kind");
+      record = Reject{static_cast<Reject::Why>(why), std::string(reader.read_string())};
+      break;
+    }
+    case 3:
+      record = Heartbeat{};
+      break;
+    case kIndexOfMessage: {
+      const auto id = reader.read<std::uint64_t>();
+      record = Message{id, reader.read_bytes(reader.remaining())};
+      break;
+    }
+    case 5:
+      record = MessageAck{reader.read<std::uint64_t>()};
+      break;
+    case 6:
+      record = Goodbye{std::string(reader.read_string())};
+      break;
+    default:
+      return fail(ErrorCode::corrupt, "a control record of unknown type {}", type);
+  }
+  if (!reader.finished())
+    return fail(ErrorCode::corrupt, "a control record of type {} has the wrong length", type);
+  return record;
+}
+
+void append_record(std::vector<std::byte>& out, const Record& record) {
+  ByteWriter writer;
+  std::visit([&](const auto& value) { write(writer, value); }, record);
+  const RecordHeader header{.payload_bytes = static_cast<std::uint32_t>(writer.bytes().size()),
+                            .type = static_cast<std::uint8_t>(record.index())};
+  const auto head = std::as_bytes(std::span(&header, 1));
+  out.insert(out.end(), head.begin(), head.end());
+  out.insert(out.end(), writer.bytes().begin(), writer.bytes().end());
+}
+
+}  // namespace switchyard::transfer

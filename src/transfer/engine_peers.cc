@@ -1,0 +1,252 @@
+// Connections to peers: how they begin, which of two survives, and what their loss ends.
+//
+// Two engines that dial each other at the same time would have two connections: the one that the engine with
+// the smaller id dialled survives. The other side is told that it is connected already and tries again a
+// little later, unless the surviving one has come through by then.
+#include <algorithm>
+
+#include "base/log.h"
+#include "transfer/engine_core.h"
+
+namespace switchyard {
+
+using transfer::Hello;
+using transfer::kNoIndex;
+using transfer::kNoLink;
+using transfer::LinkId;
+using transfer::Peer;
+using transfer::Reject;
+using transfer::TransferSlot;
+using transfer::Welcome;
+
+namespace {
+
+constexpr Nanos kDialAgain = std::chrono::milliseconds(10);
+constexpr std::size_t kRememberedDead = 1024;
+constexpr int kLastPolls = 64;
+
+}  // namespace
+
+std::uint32_t EngineCore::peer_of(LinkId link) const {
+  const std::uint32_t index = link_peers_[transfer::ControlChannel::slot_of(link)];
+  return index != kNoIndex && peers_[index].control == link ? index : kNoIndex;
+}
+
+void EngineCore::bind(std::uint32_t index, LinkId link) {
+  peers_[index].control = link;
+  link_peers_[transfer::ControlChannel::slot_of(link)] = index;
+}
+
+void EngineCore::dial(std::uint32_t index) {
+  Peer& peer = peers_[index];
+  if (peer.address.engine_id == self_.engine_id && peer.state == Peer::State::fresh) {
+    peer.local = true;
+    peer.message_bytes = options_.message_bytes;
+    peer.message_slots = options_.message_slots;
+    if (auto ok = join_rail(peer); !ok) return lose(index, ok.error());
+    return opened(index);
+  }
+  if (peer.state == Peer::State::fresh) {
+    peer.state = Peer::State::dialling;
+    peer.connect_deadline = now_ + options_.connect_limit;
+  }
+  if (peer.state != Peer::State::dialling || peer.control != kNoLink) return;
+  if (now_ >= peer.connect_deadline) {
+    return lose(index, {ErrorCode::peer_lost, "no connection within the time limit"});
+  }
+  auto link = control_->dial(peer.address, now_);
+  if (!link) return lose(index, link.error());
+  bind(index, *link);
+}
+
+Status EngineCore::join_rail(Peer& peer) {
+  for (const PeerAddress::Rail& rail : peer.address.rails) {
+    if (rail.fabric != rail_name_) continue;
+    auto added = rail_->add_peer(rail.address);
+    if (!added) return pass(added.error());
+    peer.rail_peer = *added;
+    peer.on_rail = true;
+    return {};
+  }
+  return fail(ErrorCode::unsupported, "it has no rail of fabric '{}'", rail_name_);
+}
+
+void EngineCore::opened(std::uint32_t index) {
+  Peer& peer = peers_[index];
+  peer.state = Peer::State::open;
+  deadlines_.remove(peer_deadline(index));
+  count_.peers_connected.fetch_add(1, std::memory_order_relaxed);
+  if (!peer.writes.empty() || !peer.messages.empty()) want_posting(index);
+}
+
+std::optional<Reject> EngineCore::on_hello(LinkId link, const Hello& hello) {
+  if (shutting_down_) return Reject{Reject::Why::denied, "the engine is closing"};
+  std::uint32_t index = kNoIndex;
+  bool replaced = false;
+  {
+    std::lock_guard lock(mutex_);
+    const auto known = directory_.find(hello.from.engine_id);
+    if (known != directory_.end()) {
+      index = known->second;
+      const Peer& peer = peers_[index];
+      replaced = peer.address.epoch != hello.from.epoch;
+      if (!replaced && (peer.state == Peer::State::open ||
+                        (peer.control != kNoLink && self_.engine_id < hello.from.engine_id))) {
+        return Reject{Reject::Why::already_connected, "already connected"};
+      }
+    }
+  }
+  if (replaced) {
+    lose(index, {ErrorCode::peer_lost, "it has restarted"});
+    index = kNoIndex;
+  }
+  if (index == kNoIndex) {
+    std::lock_guard lock(mutex_);
+    if (free_peers_.empty()) return Reject{Reject::Why::exhausted, "it has as many peers as it can have"};
+    index = free_peers_.back();
+    free_peers_.pop_back();
+    peers_[index].state = Peer::State::fresh;
+    directory_[hello.from.engine_id] = index;
+    // Whoever speaks is not dead.
+    std::erase(gone_, std::pair(hello.from.engine_id, hello.from.epoch));
+    peers_[index].address = hello.from;
+  }
+  Peer& peer = peers_[index];
+  if (peer.control != kNoLink) {
+    control_->close(std::exchange(peer.control, kNoLink), "the other connection survives");
+  }
+  if (auto ok = join_rail(peer); !ok) {
+    const Reject reject{Reject::Why::unsupported, ok.error().message};
+    lose(index, ok.error());
+    return reject;
+  }
+  bind(index, link);
+  peer.message_bytes = hello.message_bytes;
+  peer.message_slots = std::max(1u, std::min(hello.message_slots, options_.max_transfers));
+  opened(index);
+  return std::nullopt;
+}
+
+void EngineCore::on_open(LinkId link, const Welcome& welcome) {
+  const std::uint32_t index = peer_of(link);
+  if (index == kNoIndex) return;
+  Peer& peer = peers_[index];
+  if (auto ok = join_rail(peer); !ok) return lose(index, ok.error());
+  peer.message_bytes = welcome.message_bytes;
+  peer.message_slots = std::max(1u, std::min(welcome.message_slots, options_.max_transfers));
+  opened(index);
+}
+
+void EngineCore::on_message(LinkId link, std::span<const std::byte> message) {
+  const std::uint32_t index = peer_of(link);
+  if (index != kNoIndex) call_message_handler(peers_[index].address, message);
+}
+
+void EngineCore::call_message_handler(const PeerAddress& from, std::span<const std::byte> message) {
+  std::shared_ptr<const MessageHandler> handler;
+  {
+    std::lock_guard lock(mutex_);
+    handler = message_handler_;
+  }
+  if (!handler) {
+    if (count_.messages_dropped.fetch_add(1, std::memory_order_relaxed) == 0) {
+      log::warn("engine '{}': a message was dropped, because no handler is set", options_.name);
+    }
+    return;
+  }
+  count_.messages_received.fetch_add(1, std::memory_order_relaxed);
+  try {
+    (*handler)(from, message);
+  } catch (const std::exception& error) {
+    log::error("engine '{}': the message handler threw: {}", options_.name, error.what());
+  } catch (...) {
+    log::error("engine '{}': the message handler threw", options_.name);
+  }
+}
+
+void EngineCore::on_ack(LinkId link, std::uint64_t id) {
+  const std::uint32_t peer_index = peer_of(link);
+  const auto index = static_cast<std::uint32_t>(id);
+  if (peer_index == kNoIndex || index >= slots_.size()) return;
+  TransferSlot& slot = slots_[index];
+  Peer& peer = peers_[peer_index];
+  // An acknowledgement comes from outside: it must name a message that this peer has and has not
+  // acknowledged.
+  if (!slot.started || slot.generation != static_cast<std::uint32_t>(id >> 32) ||
+      slot.kind != TransferSlot::Kind::message || slot.peer != peer_index ||
+      slot.peer_generation != peer.generation || slot.outstanding == 0) {
+    return;
+  }
+  slot.outstanding = 0;
+  --outstanding_;
+  --peer.unacknowledged;
+  if (slot.ended) {
+    release(index);
+  } else {
+    end(index, {});
+  }
+  if (!peer.messages.empty()) want_posting(peer_index);
+}
+
+void EngineCore::on_closed(LinkId link, const Error& why, std::optional<Reject::Why> refused) {
+  const std::uint32_t index = peer_of(link);
+  if (index == kNoIndex) return;
+  Peer& peer = peers_[index];
+  peer.control = kNoLink;
+  if (refused == Reject::Why::already_connected && peer.state == Peer::State::dialling) {
+    deadlines_.set(peer_deadline(index), now_ + kDialAgain);
+    return;
+  }
+  lose(index, why);
+}
+
+void EngineCore::lose(std::uint32_t index, const Error& why) {
+  Peer& peer = peers_[index];
+  const bool was_open = peer.state == Peer::State::open;
+  // What it had written before it went still counts.
+  for (int i = 0; was_open && i < kLastPolls && poll_rail(); ++i) {
+  }
+  const Error error{
+      why.code == ErrorCode::peer_lost || !was_open ? why.code : ErrorCode::peer_lost,
+      fmt::format("peer {}:{}: {}", peer.address.control_host, peer.address.control_port, why.message)};
+  if (was_open && !shutting_down_) log::info("engine '{}': {}", options_.name, error.message);
+  const std::uint32_t generation = peer.generation;
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    TransferSlot& slot = slots_[i];
+    if (!slot.started || slot.peer != index || slot.peer_generation != generation) continue;
+    if (slot.kind == TransferSlot::Kind::message && slot.outstanding != 0) {
+      slot.outstanding = 0;
+      --outstanding_;
+      if (slot.ended) {
+        release(i);
+        continue;
+      }
+    }
+    const bool stays = slot.outstanding != 0;
+    end(i, pass(error));
+    // With the peer's end nothing can land there any more.
+    if (stays) report_drained(i);
+  }
+  if (peer.control != kNoLink) control_->close(peer.control, why.message);
+  if (peer.on_rail) rail_->remove_peer(peer.rail_peer);
+  busy_peers_.remove(peers_, index);
+  deadlines_.remove(peer_deadline(index));
+  if (was_open) {
+    count_.peers_connected.fetch_sub(1, std::memory_order_relaxed);
+    count_.peers_lost.fetch_add(1, std::memory_order_relaxed);
+  }
+  std::lock_guard lock(mutex_);
+  if (was_open && peer_handler_ && !shutting_down_) {
+    due_.push_back(
+        {.plain = [handler = peer_handler_, address = peer.address, error] { (*handler)(address, error); }});
+  }
+  directory_.erase(peer.address.engine_id);
+  if (was_open) {
+    gone_.emplace_back(peer.address.engine_id, peer.address.epoch);
+    if (gone_.size() > kRememberedDead) gone_.pop_front();
+  }
+  peer = Peer{.generation = generation + 1};
+  free_peers_.push_back(index);
+}
+
+}  // namespace switchyard

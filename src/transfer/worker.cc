@@ -1,0 +1,76 @@
+#include "transfer/worker.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <array>
+#include <ctime>
+#include <string>
+
+#include "transfer/engine_core.h"
+
+namespace switchyard::transfer {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+// Cores are scarce and the program computes on them: a long spin would cost more than a wake-up does.
+constexpr Nanos kSpin = microseconds(10);
+constexpr Nanos kYield = microseconds(60);
+// Rails that cannot wake a sleeper, or have no room, are looked at in growing intervals.
+constexpr Nanos kFirstNap = microseconds(50);
+constexpr Nanos kLongestNap = milliseconds(1);
+// Those that can are looked at all the same, rarely: progress that a library makes only when it is asked.
+constexpr Nanos kBusySleep = milliseconds(1);
+constexpr Nanos kIdleSleep = milliseconds(20);
+
+void sleep_on(EngineCore& core, Nanos limit) {
+  std::array<pollfd, 3> descriptors{pollfd{core.wake_fd(), POLLIN, 0}, pollfd{core.control_fd(), POLLIN, 0},
+                                    pollfd{core.rail().wait_fd(), POLLIN, 0}};
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(limit);
+  const timespec time{seconds.count(), (limit - seconds).count()};
+  ppoll(descriptors.data(), descriptors.size(), &time, nullptr);
+}
+
+}  // namespace
+
+void run_worker(std::shared_ptr<EngineCore> core) {
+  // The program's signals are for its own threads.
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  pthread_setname_np(pthread_self(), ("sy-" + core->name()).substr(0, 15).c_str());
+  TimePoint last_busy = monotonic_now();
+  Nanos nap = kFirstNap;
+  while (!core->finished()) {
+    TimePoint now = monotonic_now();
+    if (core->step(now)) {
+      last_busy = now;
+      nap = kFirstNap;
+      continue;
+    }
+    if (now - last_busy < kSpin) continue;
+    if (now - last_busy < kYield) {
+      sched_yield();
+      continue;
+    }
+    const bool wakes = core->rail().wait_fd() >= 0;
+    if (!core->prepare_sleep()) continue;
+    if (wakes && !core->rail().prepare_sleep()) {
+      core->woken();
+      continue;
+    }
+    const bool naps = !wakes || core->has_refused_posts();
+    Nanos limit = naps ? nap : core->has_outstanding() ? kBusySleep : kIdleSleep;
+    if (naps) nap = std::min(2 * nap, kLongestNap);
+    limit = std::clamp(core->next_deadline() - now, Nanos::zero(), limit);
+    sleep_on(*core, limit);
+    core->woken();
+  }
+}
+
+}  // namespace switchyard::transfer
