@@ -30,11 +30,16 @@ std::vector<FabricReport> list_fabrics(const std::string& host) {
   return reports;
 }
 
-std::string automatic_fabric(const std::string& host) {
-  for (const FabricReport& report : list_fabrics(host)) {
+Result<std::string> automatic_fabric(const std::string& host) {
+  const FabricReport shared = probe_shm_fabric();
+  if (shared.usable && (host.starts_with("127.") || host == "::1")) return shared.name;
+  std::string why;
+  for (const Known& known : kNetworks) {
+    FabricReport report = probe_ofi_provider(known.provider, known.name, host);
     if (report.usable) return report.name;
+    why += "; " + report.detail;
   }
-  return "net";  // opening it says why it does not work
+  return fail(ErrorCode::unsupported, "no fabric works at {}: {}{}", host, shared.detail, why);
 }
 
 }  // namespace switchyard::fabric

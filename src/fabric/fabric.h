@@ -127,7 +127,8 @@ struct FabricReport {
 // Every fabric that this build knows, with a word why not where one does not work here. Takes milliseconds.
 std::vector<FabricReport> list_fabrics(const std::string& host = "127.0.0.1");
 
-// What "auto" means here: shared memory when it works, else the best network found.
-std::string automatic_fabric(const std::string& host = "127.0.0.1");
+// What "auto" means at `host`: shared memory when it works and `host` is a loopback address, so that all
+// peers are on this host; else the best network found. Errors: unsupported.
+Result<std::string> automatic_fabric(const std::string& host = "127.0.0.1");
 
 }  // namespace switchyard::fabric

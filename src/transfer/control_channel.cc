@@ -73,8 +73,10 @@ struct ControlChannel::Link {
 };
 
 ControlChannel::ControlChannel(const Options& options) : options_(options) {
-  links_.resize(options.max_links + kMaxUnproven);
+  links_.resize(slots_for(options.max_links));
 }
+
+std::size_t ControlChannel::slots_for(std::uint32_t max_links) { return max_links + kMaxUnproven; }
 
 ControlChannel::~ControlChannel() {
   for (auto& link : links_) {
@@ -113,7 +115,7 @@ Result<std::unique_ptr<ControlChannel>> ControlChannel::open(const Options& opti
 }
 
 ControlChannel::Link* ControlChannel::find(LinkId id) {
-  const std::uint64_t slot = id & 0xffff'ffff;
+  const std::size_t slot = slot_of(id);
   if (slot >= links_.size() || !links_[slot] || links_[slot]->id != id || links_[slot]->socket < 0)
     return nullptr;
   return links_[slot].get();

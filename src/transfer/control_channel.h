@@ -65,6 +65,9 @@ class ControlChannel {
   bool send_message(LinkId link, std::uint64_t id, std::span<const std::byte> message);
   // Closes without on_closed. A reason is sent along if there is room.
   void close(LinkId link, std::string_view reason);
+  // Links of a channel with so many open ones are told apart by slot_of(link), which is below this.
+  static std::size_t slots_for(std::uint32_t max_links);
+  static std::size_t slot_of(LinkId link) { return link & 0xffff'ffff; }
 
   // Reads, writes, accepts, beats; returns whether anything happened.
   bool poll(TimePoint now, Handler& handler);

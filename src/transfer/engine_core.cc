@@ -29,10 +29,6 @@ std::uint64_t random_word() {
   return (std::uint64_t{entropy()} << 32) | entropy();
 }
 
-bool is_loopback(const std::string& host) {
-  return host.starts_with("127.") || host == "::1" || host == "localhost";
-}
-
 Status check(const EngineOptions& options) {
   if (options.max_transfers == 0 || options.max_transfers > (1u << 20) || options.max_counters == 0 ||
       options.max_counters > CounterTable::kMaxSlots || options.max_peers == 0 ||
@@ -53,6 +49,7 @@ EngineCore::EngineCore(const EngineOptions& options)
     : options_(options), deadlines_(options.max_transfers + options.max_counters + options.max_peers) {
   slots_.resize(options.max_transfers);
   peers_.resize(options.max_peers);
+  link_peers_.assign(transfer::ControlChannel::slots_for(options.max_peers), kNoIndex);
   for (std::uint32_t i = options.max_transfers; i-- > 0;) free_slots_.push_back(i);
   for (std::uint32_t i = options.max_peers; i-- > 0;) free_peers_.push_back(i);
   commands_.reserve(2 * options.max_transfers);
@@ -71,17 +68,9 @@ Result<std::shared_ptr<EngineCore>> EngineCore::open(const EngineOptions& option
   std::shared_ptr<EngineCore> self(new EngineCore(options));
   self->rail_name_ = options.fabric;
   if (options.fabric == "auto") {
-    const auto reports = fabric::list_fabrics(options.control_host);
-    const bool one_host = is_loopback(options.control_host);
-    for (const fabric::FabricReport& report : reports) {
-      if (!report.usable || (report.name == "shm" && !one_host)) continue;
-      self->rail_name_ = report.name;
-      break;
-    }
-    if (self->rail_name_ == "auto") {
-      return fail(ErrorCode::unsupported, "engine '{}': no fabric works here ({})", options.name,
-                  reports.empty() ? "" : reports.front().detail);
-    }
+    auto chosen = fabric::automatic_fabric(options.control_host);
+    if (!chosen) return fail_at(fmt::format("engine '{}'", options.name), chosen.error());
+    self->rail_name_ = *chosen;
   }
   auto rail =
       fabric::open_fabric(self->rail_name_, {.host = options.control_host, .max_peers = options.max_peers});

@@ -131,6 +131,8 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   // When step() has to be called again if no descriptor becomes readable before.
   TimePoint next_deadline() const;
   bool has_outstanding() const { return outstanding_ != 0; }
+  // The rail had no room; nothing but asking again tells when it has.
+  bool has_refused_posts() const { return starved_; }
   // After true, wake_fd, control_fd and (unless -1) the rail's fd say when to go on.
   bool prepare_sleep();
   void woken();
@@ -193,6 +195,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   void opened(std::uint32_t peer_index);
   void lose(std::uint32_t peer_index, const Error& why);
   std::uint32_t peer_of(transfer::LinkId link) const;
+  void bind(std::uint32_t peer_index, transfer::LinkId link);
   std::optional<transfer::Reject> on_hello(transfer::LinkId link, const transfer::Hello& hello) override;
   void on_open(transfer::LinkId link, const transfer::Welcome& welcome) override;
   void on_message(transfer::LinkId link, std::span<const std::byte> message) override;
@@ -240,7 +243,9 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
 
   // The worker's.
   transfer::DeadlineHeap deadlines_;
+  std::vector<std::uint32_t> link_peers_;  // by slot of the link
   transfer::IndexList busy_peers_;
+  bool starved_ = false;  // the rail took less than it was offered
   std::vector<Command> taken_commands_;
   std::vector<std::function<void()>> taken_tasks_;
   std::vector<Due> due_, running_;

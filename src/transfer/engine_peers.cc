@@ -28,10 +28,13 @@ constexpr int kLastPolls = 64;
 }  // namespace
 
 std::uint32_t EngineCore::peer_of(LinkId link) const {
-  for (std::uint32_t i = 0; i < peers_.size(); ++i) {
-    if (peers_[i].control == link) return i;
-  }
-  return kNoIndex;
+  const std::uint32_t index = link_peers_[transfer::ControlChannel::slot_of(link)];
+  return index != kNoIndex && peers_[index].control == link ? index : kNoIndex;
+}
+
+void EngineCore::bind(std::uint32_t index, LinkId link) {
+  peers_[index].control = link;
+  link_peers_[transfer::ControlChannel::slot_of(link)] = index;
 }
 
 void EngineCore::dial(std::uint32_t index) {
@@ -53,7 +56,7 @@ void EngineCore::dial(std::uint32_t index) {
   }
   auto link = control_->dial(peer.address, now_);
   if (!link) return lose(index, link.error());
-  peer.control = *link;
+  bind(index, *link);
 }
 
 Status EngineCore::join_rail(Peer& peer) {
@@ -117,7 +120,7 @@ std::optional<Reject> EngineCore::on_hello(LinkId link, const Hello& hello) {
     lose(index, ok.error());
     return reject;
   }
-  peer.control = link;
+  bind(index, link);
   peer.message_bytes = hello.message_bytes;
   peer.message_slots = std::max(1u, std::min(hello.message_slots, options_.max_transfers));
   opened(index);
@@ -206,7 +209,7 @@ void EngineCore::lose(std::uint32_t index, const Error& why) {
   const Error error{
       why.code == ErrorCode::peer_lost || !was_open ? why.code : ErrorCode::peer_lost,
       fmt::format("peer {}:{}: {}", peer.address.control_host, peer.address.control_port, why.message)};
-  if (was_open && !shutting_down_) log::warn("engine '{}': {}", options_.name, error.message);
+  if (was_open && !shutting_down_) log::info("engine '{}': {}", options_.name, error.message);
   const std::uint32_t generation = peer.generation;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     TransferSlot& slot = slots_[i];

@@ -83,7 +83,8 @@ void EngineCore::want_posting(std::uint32_t peer_index) {
 
 bool EngineCore::schedule() {
   bool any = false;
-  std::uint64_t before = count_.bytes_written.load(std::memory_order_relaxed);
+  starved_ = false;
+  const std::uint64_t before = count_.bytes_written.load(std::memory_order_relaxed);
   for (bool progress = true; progress;) {
     progress = false;
     // One turn for each peer that has something to post.
@@ -157,6 +158,7 @@ bool EngineCore::post_some(std::uint32_t peer_index) {
   }
   if (taken < count) {
     if (requests[taken].bytes != 0) slot.plan.seek(positions[taken]);
+    starved_ = true;
     count_.retries.fetch_add(1, std::memory_order_relaxed);
   }
   const auto posted = static_cast<std::uint32_t>(taken);

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <array>
@@ -20,7 +21,7 @@ using std::chrono::milliseconds;
 // Cores are scarce and the program computes on them: a long spin would cost more than a wake-up does.
 constexpr Nanos kSpin = microseconds(10);
 constexpr Nanos kYield = microseconds(60);
-// Rails that cannot wake a sleeper are looked at in growing intervals.
+// Rails that cannot wake a sleeper, or have no room, are looked at in growing intervals.
 constexpr Nanos kFirstNap = microseconds(50);
 constexpr Nanos kLongestNap = milliseconds(1);
 // Those that can are looked at all the same, rarely: progress that a library makes only when it is asked.
@@ -38,6 +39,10 @@ void sleep_on(EngineCore& core, Nanos limit) {
 }  // namespace
 
 void run_worker(std::shared_ptr<EngineCore> core) {
+  // The program's signals are for its own threads.
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
   pthread_setname_np(pthread_self(), ("sy-" + core->name()).substr(0, 15).c_str());
   TimePoint last_busy = monotonic_now();
   Nanos nap = kFirstNap;
@@ -59,8 +64,9 @@ void run_worker(std::shared_ptr<EngineCore> core) {
       core->woken();
       continue;
     }
-    Nanos limit = wakes ? (core->has_outstanding() ? kBusySleep : kIdleSleep) : nap;
-    if (!wakes) nap = std::min(2 * nap, kLongestNap);
+    const bool naps = !wakes || core->has_refused_posts();
+    Nanos limit = naps ? nap : core->has_outstanding() ? kBusySleep : kIdleSleep;
+    if (naps) nap = std::min(2 * nap, kLongestNap);
     limit = std::clamp(core->next_deadline() - now, Nanos::zero(), limit);
     sleep_on(*core, limit);
     core->woken();

@@ -260,9 +260,11 @@ TEST_P(Writes, AnUnregisteredTargetIsAnErrorAndTheEngineGoesOn) {
   EXPECT_EQ(refused.word(), "io");
   EXPECT_EQ(more, std::vector<std::byte>(4096));
   fill(a.bytes(), 9);
-  Outcome fine;
-  ASSERT_TRUE(a.engine->write(whole(a, b), fine.done()));
-  EXPECT_EQ(fine.word(), "ok");
+  // A fabric may have dropped its connection over the refusal; it comes back.
+  EXPECT_TRUE(eventually([&] {
+    Outcome fine;
+    return a.engine->write(whole(a, b), fine.done()) && fine.word() == "ok";
+  }));
   EXPECT_TRUE(filled(b.bytes(), 9));
 }
 
@@ -283,9 +285,9 @@ TEST_P(Writes, ToItself) {
 }
 
 TEST_P(Writes, CancelInTheMiddleThenTheMemoryIsFree) {
-  constexpr std::uint64_t kPages = 20'000, kPage = 2048;
+  constexpr std::uint64_t kPages = 8'000, kPage = 2048;
   Side a = side(kPages * kPage), b = side(kPages * kPage);
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < 6; ++round) {
     fill(a.bytes(), 100 + round);
     PagedWrite write;
     write.source = a.region;
