@@ -10,7 +10,7 @@ constexpr std::int64_t kMaxTokens = std::numeric_limits<std::int32_t>::max();
 void read_stops(FieldReader& fields, const RequestLimits& limits, std::vector<std::string>& stops) {
   const auto* value = fields.find("stop");
   if (value == nullptr) return;
-  const auto add = [&](const nlohmann::json& stop) {
+  const auto add = [&](const nlohmann::ordered_json& stop) {
     if (!stop.is_string()) {
       fields.fail("stop", "must be a string or an array of strings, holds {}.", json_kind(stop));
     } else if (stop.get_ref<const std::string&>().size() > limits.max_stop_bytes) {

@@ -133,6 +133,26 @@ TEST(RequestBody, LimitsTheDepth) {
   EXPECT_TRUE(parse_json_object("{\"a\\\\\\\"" + std::string(100, '[') + "\": 1}"));
 }
 
+TEST(RequestBody, LimitsTheFieldsOfAnObject) {
+  const auto fields = [](std::size_t count) {
+    std::string text = "{";
+    for (std::size_t i = 0; i < count; ++i)
+      text += fmt::format("{}\"{}\": {{\"a\": 1}}", i == 0 ? "" : ", ", i);
+    return text + "}";
+  };
+  EXPECT_TRUE(parse_json_object(fields(1024)));
+  EXPECT_FALSE(parse_json_object(fields(1025)));
+}
+
+TEST(ChatRequest, KeepsTheOrderOfFields) {
+  const auto request = parse_chat_request(R"({"model": "m", "messages": [{"role": "user", "content": "x"}],
+      "tools": [{"type": "function", "function": {"name": "f", "description": "d", "arguments": {"z": 1, "a": 2}}}]})",
+                                          {});
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->tools.dump(),
+            R"([{"type":"function","function":{"name":"f","description":"d","arguments":{"z":1,"a":2}}}])");
+}
+
 TEST(CompletionRequest, CountsChoices) {
   EXPECT_TRUE(parse_completion_request(R"({"model": "m", "prompt": ["a", "b"], "n": 64})", {}));
   EXPECT_EQ(parse_completion_request(R"({"model": "m", "prompt": ["a", "b"], "n": 65})", {}).error().param,
