@@ -8,7 +8,6 @@
 #include "cli/pool_options.h"
 #include "cli/terminal.h"
 #include "kv_bench.h"
-#include "model_bench.h"
 
 namespace switchyard::cli {
 namespace {

@@ -132,12 +132,12 @@ std::vector<Finding> check_fabrics() {
     finding.facts = {{"fabric", fabric.name}, {"usable", fabric.usable}};
     findings.push_back(std::move(finding));
   }
-  const std::string chosen = fabric::automatic_fabric("127.0.0.1");
+  const auto chosen = fabric::automatic_fabric("127.0.0.1");
   findings.push_back({.area = "Path between processes",
-                      .state = "ok",
-                      .text = chosen,
-                      .advice = "",
-                      .facts = {{"fabric", chosen}}});
+                      .state = chosen ? "ok" : "warning",
+                      .text = chosen ? *chosen : chosen.error().message,
+                      .advice = chosen ? "" : "Serve with --unified, which needs no fabric.",
+                      .facts = {{"fabric", chosen ? nlohmann::json(*chosen) : nlohmann::json()}}});
   return findings;
 }
 

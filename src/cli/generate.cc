@@ -108,10 +108,11 @@ Result<std::vector<std::int32_t>> encode(const model::Tokenizer& tokenizer, cons
     return fail(ErrorCode::unsupported, "this model has no chat template; omit --chat");
   auto source = model::ChatTemplate::parse(spec.chat_template);
   if (!source) return pass(source.error());
-  auto text = (*source)->render({{"messages", {{{"role", "user"}, {"content", prompt}}}},
-                                 {"add_generation_prompt", true},
-                                 {"bos_token", tokenizer.token_bytes(spec.bos)},
-                                 {"eos_token", tokenizer.token_bytes(spec.eos)}});
+  const nlohmann::json context = {{"messages", {{{"role", "user"}, {"content", prompt}}}},
+                                  {"add_generation_prompt", true},
+                                  {"bos_token", tokenizer.token_bytes(spec.bos)},
+                                  {"eos_token", tokenizer.token_bytes(spec.eos)}};
+  auto text = (*source)->render(context);
   if (!text) return pass(text.error());
   return tokenizer.encode(*text, {.add_special = false});
 }

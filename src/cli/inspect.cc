@@ -23,10 +23,12 @@ void add_inspect(CLI::App& app, Chosen& chosen) {
     chosen = [arguments] {
       const auto checkpoint = model::Checkpoint::open(arguments->path);
       if (!checkpoint) return report(checkpoint.error());
+      const auto description = model::describe(**checkpoint);
+      if (!description) return report(description.error());
       if (arguments->json) {
-        fmt::print("{}\n", model::describe_json(**checkpoint).dump(2));
+        fmt::print("{}\n", description->to_json().dump(2));
       } else {
-        fmt::print("{}", model::describe(**checkpoint));
+        fmt::print("{}", description->to_text());
       }
       return 0;
     };

@@ -31,5 +31,7 @@ Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config);
 void hold_stop_signals();
 // Waits for one of them.
 void wait_for_stop();
+// Waits for one of them, no longer than `limit`.
+bool stop_requested(Nanos limit);
 
 }  // namespace switchyard::cli

@@ -5,7 +5,7 @@ namespace switchyard::gateway {
 namespace {
 
 // Text parts, joined by line breaks. False: something in `content` is wrong, and `fields` says what.
-bool read_parts(FieldReader& fields, const std::string& where, const nlohmann::json& parts,
+bool read_parts(FieldReader& fields, const std::string& where, const nlohmann::ordered_json& parts,
                 std::string& text) {
   for (const auto& part : parts) {
     const auto bad = [&](std::string message) {
@@ -32,7 +32,7 @@ bool read_parts(FieldReader& fields, const std::string& where, const nlohmann::j
 }
 
 // Templates want the arguments of a call as an object; OpenAI's clients send them as a string of JSON.
-nlohmann::json with_parsed_arguments(nlohmann::json calls) {
+nlohmann::ordered_json with_parsed_arguments(nlohmann::ordered_json calls) {
   for (auto& call : calls) {
     if (!call.is_object() || !call.contains("function") || !call["function"].is_object()) continue;
     auto& function = call["function"];
@@ -44,15 +44,15 @@ nlohmann::json with_parsed_arguments(nlohmann::json calls) {
   return calls;
 }
 
-bool read_message(FieldReader& fields, std::size_t index, const nlohmann::json& source,
-                  nlohmann::json& messages) {
+bool read_message(FieldReader& fields, std::size_t index, const nlohmann::ordered_json& source,
+                  nlohmann::ordered_json& messages) {
   const std::string where = fmt::format("messages[{}]", index);
   if (!source.is_object()) {
     fields.fail(invalid_field(where, "'{}' must be an object, is {}.", where, json_kind(source)));
     return false;
   }
   FieldReader inner(source, where + ".");
-  nlohmann::json message = nlohmann::json::object();
+  nlohmann::ordered_json message = nlohmann::ordered_json::object();
   auto role = inner.string("role").value_or("");
   if (role == "developer") role = "system";  // the newer word for it; templates know the older
   if (inner.ok() && role != "system" && role != "user" && role != "assistant" && role != "tool") {
@@ -88,8 +88,8 @@ bool read_message(FieldReader& fields, std::size_t index, const nlohmann::json& 
 
 }  // namespace
 
-nlohmann::json read_messages(FieldReader& fields) {
-  nlohmann::json messages = nlohmann::json::array();
+nlohmann::ordered_json read_messages(FieldReader& fields) {
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
   const auto* source = fields.array("messages");
   if (source == nullptr || source->empty()) {
     fields.fail("messages", "is required: an array of at least one message.");
@@ -102,7 +102,7 @@ nlohmann::json read_messages(FieldReader& fields) {
   return messages;
 }
 
-nlohmann::json read_tools(FieldReader& fields) {
+nlohmann::ordered_json read_tools(FieldReader& fields) {
   const auto* tools = fields.array("tools");
   const auto* choice = fields.find("tool_choice");
   if (choice != nullptr && *choice != "none" && *choice != "auto") {

@@ -6,11 +6,11 @@ namespace {
 // Tokens that /v1/completions makes when the request does not say; OpenAI's default.
 constexpr std::uint32_t kDefaultMaxTokens = 16;
 
-bool is_token(const nlohmann::json& value) {
+bool is_token(const nlohmann::ordered_json& value) {
   return value.is_number_integer() && value >= 0 && value <= std::numeric_limits<std::int32_t>::max();
 }
 
-bool read_tokens(const nlohmann::json& array, std::vector<CompletionPrompt>& prompts) {
+bool read_tokens(const nlohmann::ordered_json& array, std::vector<CompletionPrompt>& prompts) {
   std::vector<std::int32_t> tokens;
   tokens.reserve(array.size());
   for (const auto& token : array) {

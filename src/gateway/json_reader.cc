@@ -1,6 +1,6 @@
 #include "gateway/json_reader.h"
 
-#include <cmath>
+#include <array>
 
 namespace switchyard::gateway {
 namespace {
@@ -14,9 +14,10 @@ ApiError invalid_json(std::string message) {
   return error;
 }
 
-// Position of the first bracket that opens a level below the limit. Agrees with a JSON parser on every text
-// up to the first syntax error, behind which the parser does not look.
-std::optional<std::size_t> find_too_deep(std::string_view text) {
+// Says what is beyond the limits, or nothing. Agrees with a JSON parser on every text up to the first syntax
+// error, behind which the parser does not look.
+std::optional<ApiError> find_excess(std::string_view text) {
+  std::array<std::size_t, kMaxJsonDepth> fields{};  // of the object open at each level
   std::size_t depth = 0;
   bool in_string = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -30,9 +31,16 @@ std::optional<std::size_t> find_too_deep(std::string_view text) {
     } else if (c == '"') {
       in_string = true;
     } else if (c == '[' || c == '{') {
-      if (++depth > kMaxJsonDepth) return i;
+      if (depth == kMaxJsonDepth) {
+        return invalid_json(
+            fmt::format("The request body is nested deeper than {} levels, at byte {}.", kMaxJsonDepth, i));
+      }
+      fields[depth++] = 0;
     } else if (c == ']' || c == '}') {
       if (depth > 0) --depth;
+    } else if (c == ':' && depth > 0 && ++fields[depth - 1] > kMaxJsonFields) {
+      return invalid_json(fmt::format("The request body has an object of more than {} fields, at byte {}.",
+                                      kMaxJsonFields, i));
     }
   }
   return std::nullopt;
@@ -40,19 +48,16 @@ std::optional<std::size_t> find_too_deep(std::string_view text) {
 
 }  // namespace
 
-ApiResult<nlohmann::json> parse_json_object(std::string_view text) {
-  if (const auto position = find_too_deep(text)) {
-    return tl::unexpected(invalid_json(fmt::format(
-        "The request body is nested deeper than {} levels, at byte {}.", kMaxJsonDepth, *position)));
-  }
+ApiResult<nlohmann::ordered_json> parse_json_object(std::string_view text) {
+  if (auto excess = find_excess(text)) return tl::unexpected(std::move(*excess));
   try {
-    nlohmann::json json = nlohmann::json::parse(text.begin(), text.end());
+    nlohmann::ordered_json json = nlohmann::ordered_json::parse(text.begin(), text.end());
     if (!json.is_object()) {
       return tl::unexpected(
           invalid_json(fmt::format("The request body must be a JSON object, is {}.", json_kind(json))));
     }
     return json;
-  } catch (const nlohmann::json::exception& exception) {
+  } catch (const nlohmann::ordered_json::exception& exception) {
     // "[json.exception.parse_error.101] parse error at line 1, column 5: …": only the words after the
     // bracket.
     std::string_view what = exception.what();
@@ -63,29 +68,29 @@ ApiResult<nlohmann::json> parse_json_object(std::string_view text) {
   }
 }
 
-std::string_view json_kind(const nlohmann::json& value) {
+std::string_view json_kind(const nlohmann::ordered_json& value) {
   switch (value.type()) {
-    case nlohmann::json::value_t::null:
+    case nlohmann::ordered_json::value_t::null:
       return "null";
-    case nlohmann::json::value_t::object:
+    case nlohmann::ordered_json::value_t::object:
       return "an object";
-    case nlohmann::json::value_t::array:
+    case nlohmann::ordered_json::value_t::array:
       return "an array";
-    case nlohmann::json::value_t::string:
+    case nlohmann::ordered_json::value_t::string:
       return "a string";
-    case nlohmann::json::value_t::boolean:
+    case nlohmann::ordered_json::value_t::boolean:
       return "a boolean";
-    case nlohmann::json::value_t::number_integer:
-    case nlohmann::json::value_t::number_unsigned:
+    case nlohmann::ordered_json::value_t::number_integer:
+    case nlohmann::ordered_json::value_t::number_unsigned:
       return "an integer";
-    case nlohmann::json::value_t::number_float:
+    case nlohmann::ordered_json::value_t::number_float:
       return "a number";
     default:
       return "something else";
   }
 }
 
-const nlohmann::json* FieldReader::find(const char* key) const {
+const nlohmann::ordered_json* FieldReader::find(const char* key) const {
   if (error_) return nullptr;
   const auto found = object_->find(key);
   return found == object_->end() || found->is_null() ? nullptr : &*found;
@@ -139,14 +144,14 @@ std::optional<std::string> FieldReader::string(const char* key) {
   return std::nullopt;
 }
 
-const nlohmann::json* FieldReader::array(const char* key) {
+const nlohmann::ordered_json* FieldReader::array(const char* key) {
   const auto* value = find(key);
   if (value == nullptr || value->is_array()) return value;
   fail(key, "must be an array, is {}.", json_kind(*value));
   return nullptr;
 }
 
-const nlohmann::json* FieldReader::object(const char* key) {
+const nlohmann::ordered_json* FieldReader::object(const char* key) {
   const auto* value = find(key);
   if (value == nullptr || value->is_object()) return value;
   fail(key, "must be an object, is {}.", json_kind(*value));

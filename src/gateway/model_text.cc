@@ -35,12 +35,12 @@ class ModelText final : public ServedText {
     return tokenizer_->encode(text, {.add_special = add_special, .parse_special = true});
   }
 
-  Result<std::string> render_chat(const nlohmann::json& messages,
-                                  const nlohmann::json& tools) const override {
+  Result<std::string> render_chat(const nlohmann::ordered_json& messages,
+                                  const nlohmann::ordered_json& tools) const override {
     if (template_ == nullptr) {
       return fail(ErrorCode::unsupported, "the model has no chat template; use /v1/completions");
     }
-    nlohmann::json context{
+    nlohmann::ordered_json context{
         {"messages", messages}, {"add_generation_prompt", true}, {"bos_token", bos_}, {"eos_token", eos_}};
     if (!tools.is_null()) context["tools"] = tools;
     return template_->render(context);

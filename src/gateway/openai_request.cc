@@ -10,7 +10,7 @@ constexpr std::int64_t kMaxTokens = std::numeric_limits<std::int32_t>::max();
 void read_stops(FieldReader& fields, const RequestLimits& limits, std::vector<std::string>& stops) {
   const auto* value = fields.find("stop");
   if (value == nullptr) return;
-  const auto add = [&](const nlohmann::json& stop) {
+  const auto add = [&](const nlohmann::ordered_json& stop) {
     if (!stop.is_string()) {
       fields.fail("stop", "must be a string or an array of strings, holds {}.", json_kind(stop));
     } else if (stop.get_ref<const std::string&>().size() > limits.max_stop_bytes) {
@@ -74,7 +74,7 @@ void read_sampling(FieldReader& fields, const RequestLimits& limits, model::Samp
   real("top_p", 0, 1, sampling.top_p);
   if (sampling.top_p < kSmallest) sampling.top_p = static_cast<float>(kSmallest);  // 0: the best token alone
   real("min_p", 0, 1, sampling.min_p);
-  real("repetition_penalty", 0.01, 100, sampling.repetition_penalty);
+  real("repetition_penalty", 0.01, 10, sampling.repetition_penalty);
   real("presence_penalty", -2, 2, sampling.presence_penalty);
   real("frequency_penalty", -2, 2, sampling.frequency_penalty);
   // -1 says "off" where 0 does too.

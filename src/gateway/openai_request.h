@@ -42,8 +42,8 @@ struct CommonRequest {
 
 struct ChatRequest {
   CommonRequest common;
-  nlohmann::json messages;  // [{role, content: string, …}], as templates want them
-  nlohmann::json tools;     // an array, or null
+  nlohmann::ordered_json messages;  // [{role, content: string, …}], as templates want them
+  nlohmann::ordered_json tools;     // an array, or null
 };
 
 using CompletionPrompt = std::variant<std::string, std::vector<std::int32_t>>;
@@ -59,7 +59,7 @@ ApiResult<CompletionRequest> parse_completion_request(std::string_view body, con
 
 // Parts of the above. Errors stay in `fields`.
 CommonRequest read_common(FieldReader& fields, const RequestLimits& limits);
-nlohmann::json read_messages(FieldReader& fields);
-nlohmann::json read_tools(FieldReader& fields);
+nlohmann::ordered_json read_messages(FieldReader& fields);
+nlohmann::ordered_json read_tools(FieldReader& fields);
 
 }  // namespace switchyard::gateway

@@ -53,6 +53,7 @@ ApiResult<std::shared_ptr<PreparedRequest>> prepare_common(CommonRequest&& commo
   prepared->n = common.n;
   prepared->sampling = std::move(common.sampling);
   prepared->sampling.seed = common.seed ? *common.seed : random_bits();
+  if (prepared->sampling.top_k >= vocab) prepared->sampling.top_k = 0;  // all of them: no limit
   if (!common.ignore_eos) prepared->end_tokens = (*model)->text->end_tokens();
   prepared->stops = std::move(common.stops);
   prepared->stream = common.stream;

@@ -34,8 +34,8 @@ class ServedText {
   virtual std::vector<std::int32_t> encode(std::string_view text, bool add_special) const = 0;
   // The chat template over the messages, up to where the assistant speaks. `tools`: an array, or null.
   // Errors: unsupported (the model has no template), invalid (the template refuses the messages), exhausted.
-  virtual Result<std::string> render_chat(const nlohmann::json& messages,
-                                          const nlohmann::json& tools) const = 0;
+  virtual Result<std::string> render_chat(const nlohmann::ordered_json& messages,
+                                          const nlohmann::ordered_json& tools) const = 0;
   virtual std::string token_bytes(std::int32_t token) const = 0;
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
   virtual std::unique_ptr<TextDecoder> decoder() const = 0;

@@ -75,6 +75,10 @@ Status Server::listen() {
   if (ec) return listen_error(options, ec);
   port_ = acceptor_->local_endpoint(ec).port();
   if (ec) return listen_error(options, ec);
+  if (!address.is_loopback() && options.api_keys.empty()) {
+    log::warn("gateway: {} can be reached from other machines and no API key is asked for; set api_keys",
+              options.host);
+  }
   return {};
 }
 

@@ -38,6 +38,7 @@ Result<std::unique_ptr<Checkpoint>> Checkpoint::open(const fs::path& path) {
   if (!parts) return pass(parts.error());
   auto tokenizer = read_tokenizer(*parts);
   if (!tokenizer) return fail_at(path.string(), tokenizer.error());
+  parts->gguf.reset();  // the tokenizer has what it needs
   return std::make_unique<OpenCheckpoint>(std::move(*parts), std::move(*tokenizer));
 }
 

@@ -135,8 +135,12 @@ class ConfigReader {
     if (metadata_.integer(key("expert_count")).value_or(0) > 0) {
       return fail(ErrorCode::unsupported, "the model is a mixture of experts, which is not computed here");
     }
-    if (metadata_.integer(key("attention.sliding_window")).value_or(0) > 0) {
-      return fail(ErrorCode::unsupported, "attention with a sliding window is not computed here");
+    // A window that holds the whole context changes nothing.
+    const auto window = metadata_.integer(key("attention.sliding_window")).value_or(0);
+    if (window > 0 && window < config_.context) {
+      return fail(ErrorCode::unsupported,
+                  "attention with a sliding window ({} of {} tokens) is not computed here", window,
+                  config_.context);
     }
     return {};
   }

@@ -48,11 +48,18 @@ Status check_unsupported(const json& config, Architecture architecture) {
   if (rotary->value_or(1.0) != 1.0)
     return fail(ErrorCode::unsupported, "partial_rotary_factor is {}", **rotary);
 
-  // Qwen2 names a window even where it does not use it.
+  // Qwen2 names a window even where it does not use it. One that holds the whole context changes nothing.
   auto uses_window = json_boolean(config, "use_sliding_window");
   if (!uses_window) return pass(uses_window.error());
-  if (uses_window->value_or(architecture != Architecture::qwen2) && is_set("sliding_window")) {
-    return fail(ErrorCode::unsupported, "attention with a sliding window is not computed here");
+  auto window = json_integer(config, "sliding_window");
+  if (!window) return pass(window.error());
+  auto context = json_integer(config, "max_position_embeddings");
+  if (!context) return pass(context.error());
+  const bool used = uses_window->value_or(architecture != Architecture::qwen2) && *window;
+  if (used && **window < context->value_or(0)) {
+    return fail(ErrorCode::unsupported,
+                "attention with a sliding window ({} of {} tokens) is not computed here", **window,
+                **context);
   }
   if (const auto types = config.find("layer_types"); types != config.end() && types->is_array()) {
     for (const json& type : *types) {
@@ -119,6 +126,10 @@ Status read_rope(const json& config, ModelConfig& model) {
   if (scaling == nullptr) scaling = object_at("rope_scaling");
   if (scaling == nullptr) return {};
   if (!scaling->is_object()) return fail(ErrorCode::corrupt, "rope_scaling is not an object");
+  for (const json& setting : *scaling) {
+    if (setting.is_object())
+      return fail(ErrorCode::unsupported, "rope_parameters that differ between layers");
+  }
   if (auto status = read_number(*scaling, "rope_theta", model.rope_theta); !status) return status;
   auto kind = json_string(*scaling, "rope_type");
   if (!kind) return pass(kind.error());

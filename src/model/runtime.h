@@ -25,7 +25,8 @@ struct RuntimeOptions {
   std::uint32_t max_logit_rows = 64;
 };
 
-// Consecutive tokens of one request.
+// Consecutive tokens of one request. Chunks that follow each other in a request may be in one step, so that
+// each has logits.
 struct Chunk {
   std::span<const std::int32_t> tokens;  // to compute in this step
   std::uint32_t position = 0;            // of tokens[0] in the request; all earlier ones are in the KV blocks

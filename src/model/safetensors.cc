@@ -13,7 +13,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMaxDimensions = 8;
-constexpr JsonLimits kHeaderLimits{.depth = 8, .values = 1u << 23};
+constexpr JsonLimits kHeaderLimits{.depth = 8, .values = 1u << 21};  // some ten values a tensor
 
 // Bytes of a value of the format's types.
 std::optional<std::uint64_t> value_bytes(std::string_view type) {

@@ -125,17 +125,27 @@ Status BpeTokenizer::prepare() {
     const auto id = static_cast<std::int32_t>(i);
     const std::string& token = spec_.tokens[i];
     if (spec_.kinds[i] != TokenKind::unused) ids.try_emplace(token, id);
+    // Text never becomes a control token but by its name.
+    const bool is_word = spec_.kinds[i] != TokenKind::unused && spec_.kinds[i] != TokenKind::control;
     if (!sentencepiece()) {
       auto bytes = bytes_of_alphabet(token);
-      if (bytes && spec_.kinds[i] != TokenKind::unused) words_.try_emplace(*bytes, id);
+      if (bytes && is_word) words_.try_emplace(*bytes, id);
       bytes_[i] = bytes ? std::move(*bytes) : token;
     } else if (const int byte = byte_token_value(token); byte >= 0 && spec_.byte_fallback) {
       byte_ids_[static_cast<std::size_t>(byte)] = id;
       bytes_[i] = std::string(1, static_cast<char>(byte));
     } else {
-      if (spec_.kinds[i] != TokenKind::unused) words_.try_emplace(token, id);
+      if (is_word) words_.try_emplace(token, id);
       bytes_[i] = replace_all(token, kBlank, " ");
     }
+  }
+  // Hugging Face decodes an added token that it looks for in normalised text to what it looks for.
+  for (const auto& token : spec_.added) {
+    if (!token.normalized) continue;
+    std::string content = normalize(token.content);
+    auto& bytes = bytes_[static_cast<std::size_t>(token.id)];
+    bytes =
+        sentencepiece() ? replace_all(content, kBlank, " ") : bytes_of_alphabet(content).value_or(content);
   }
   if (!sentencepiece()) {
     for (std::size_t byte = 0; byte < 256; ++byte) {
@@ -156,7 +166,7 @@ std::string BpeTokenizer::normalize(std::string_view text) const {
       !out.empty()) {
     out.insert(0, 1, ' ');
   }
-  return sentencepiece() ? replace_all(out, " ", kBlank) : out;
+  return sentencepiece() && !spec_.blanks_late ? replace_all(out, " ", kBlank) : out;
 }
 
 void BpeTokenizer::put_unknown(std::size_t begin, std::uint32_t length, bool& fusable, Work& work) const {
@@ -219,6 +229,11 @@ void BpeTokenizer::encode_word(std::string_view word, Work& work) const {
 // A stretch without added tokens: a space in front, then words.
 void BpeTokenizer::encode_piece(std::string_view text, bool at_start, Work& work) const {
   if (text.empty()) return;
+  std::string blanked;
+  if (sentencepiece() && spec_.blanks_late) {
+    blanked = replace_all(text, " ", kBlank);
+    text = blanked;
+  }
   std::string prefixed;
   const bool wanted =
       spec_.add_prefix_space && (spec_.prefix_style == PrefixStyle::unless_there ||

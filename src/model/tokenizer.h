@@ -45,6 +45,7 @@ class Tokenizer {
 };
 
 // Bytes of a growing output, given out only in whole characters: what ends in half a UTF-8 sequence waits.
+// Equal to decode(), but that a SentencePiece run of byte tokens is judged byte by byte and not as a whole.
 class TextStream {
  public:
   explicit TextStream(const Tokenizer& tokenizer, bool skip_special = true)

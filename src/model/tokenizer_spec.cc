@@ -65,8 +65,8 @@ std::vector<std::byte> TokenizerSpec::serialize() const {
     writer.write(split.behaviour);
     write_bool(writer, split.invert);
   }
-  for (bool flag :
-       {normalize_nfc, ignore_merges, byte_fallback, fuse_unknown, add_prefix_space, add_bos, add_eos}) {
+  for (bool flag : {normalize_nfc, ignore_merges, byte_fallback, blanks_late, fuse_unknown, add_prefix_space,
+                    add_bos, add_eos}) {
     write_bool(writer, flag);
   }
   writer.write(prefix_style);
@@ -114,8 +114,8 @@ Result<TokenizerSpec> TokenizerSpec::parse(std::span<const std::byte> bytes) {
     split.invert = read_bool(reader);
     spec.splits.push_back(std::move(split));
   });
-  for (bool* flag : {&spec.normalize_nfc, &spec.ignore_merges, &spec.byte_fallback, &spec.fuse_unknown,
-                     &spec.add_prefix_space, &spec.add_bos, &spec.add_eos}) {
+  for (bool* flag : {&spec.normalize_nfc, &spec.ignore_merges, &spec.byte_fallback, &spec.blanks_late,
+                     &spec.fuse_unknown, &spec.add_prefix_space, &spec.add_bos, &spec.add_eos}) {
     *flag = read_bool(reader);
   }
   spec.prefix_style = read_enum(reader, PrefixStyle::always, PrefixStyle::first_unless_there, ok);

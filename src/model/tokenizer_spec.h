@@ -77,6 +77,7 @@ struct TokenizerSpec {
   bool normalize_nfc = false;
   bool ignore_merges = false;  // a word that is a token is taken whole
   bool byte_fallback = false;
+  bool blanks_late = false;   // SentencePiece: spaces become U+2581 only when added tokens have been found
   bool fuse_unknown = false;  // neighbouring unknown characters become one unknown token
   bool add_prefix_space = false;
   PrefixStyle prefix_style = PrefixStyle::always;

@@ -2,7 +2,7 @@
 
     SWITCHYARD_URL=http://127.0.0.1:8000 python3 tests/e2e/openai_client_test.py [NAME...]
 
-Needs the `openai` package; pytest runs the file too. SWITCHYARD_API_KEY: the key, if the server wants one.
+Needs the `openai` package. pytest runs the file too, without SWITCHYARD_URL against a server of its own. SWITCHYARD_API_KEY: the key, if the server wants one.
 SWITCHYARD_MODEL: the model, else the first that the server lists. Tests called test_model_* expect what a trained
 model answers; they are skipped on the toy server (model "toy"), which says "Hello world", or what follows "say ".
 Tests called test_toy_* are for the toy server alone.
@@ -15,11 +15,24 @@ import traceback
 
 import openai
 
-URL = os.environ.get("SWITCHYARD_URL", "http://127.0.0.1:8000").rstrip("/")
 KEY = os.environ.get("SWITCHYARD_API_KEY")
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
 
-client = openai.OpenAI(base_url=URL + "/v1", api_key=KEY or "none", max_retries=0, timeout=120)
+client = None
+
+
+def connect(url):
+    global client
+    client = openai.OpenAI(base_url=url.rstrip("/") + "/v1", api_key=KEY or "none", max_retries=0, timeout=120)
+
+
+if "pytest" in sys.modules:
+    import pytest
+
+    @pytest.fixture(scope="module", autouse=True)
+    def connected(request):
+        connect(os.environ.get("SWITCHYARD_URL") or request.getfixturevalue("server").url)
+
 
 
 class Skip(Exception):
@@ -28,8 +41,6 @@ class Skip(Exception):
 
 def skip(reason):
     if "pytest" in sys.modules:
-        import pytest
-
         pytest.skip(reason)
     raise Skip(reason)
 
@@ -229,7 +240,7 @@ def test_too_long():
 def test_wrong_key():
     if not KEY:
         skip("the server asks for no key")
-    other = openai.OpenAI(base_url=URL + "/v1", api_key="wrong", max_retries=0)
+    other = client.with_options(api_key="wrong")
     expect_error(openai.AuthenticationError, lambda: other.models.list(), code="invalid_api_key")
 
 
@@ -282,6 +293,7 @@ def test_model_seeds_differ():
 
 
 def main():
+    connect(os.environ.get("SWITCHYARD_URL", "http://127.0.0.1:8000"))
     names = sys.argv[1:] or [name for name in globals() if name.startswith("test_")]
     failed = 0
     for name in names:

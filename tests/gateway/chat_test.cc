@@ -220,7 +220,7 @@ TEST_F(ChatTest, TakesTextPartsToolsAndAllRoles) {
   std::string prompt;
   const auto requests = generator->requests();
   for (const auto token : requests.at(0).prompt) prompt += toy_bytes(token);
-  EXPECT_EQ(prompt, R"(tools:[{"function":{"name":"f"},"type":"function"}]<|user|>be brief<|user|>x)"
+  EXPECT_EQ(prompt, R"(tools:[{"type":"function","function":{"name":"f"}}]<|user|>be brief<|user|>x)"
                     "\ny<|assistant|><|user|>7<|assistant|>");
 }
 

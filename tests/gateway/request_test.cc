@@ -27,6 +27,7 @@ TEST(ChatRequest, NamesTheFieldThatIsWrong) {
       {R"("top_k": 1.5)", "top_k"},
       {R"("top_k": -2)", "top_k"},
       {R"("repetition_penalty": 0)", "repetition_penalty"},
+      {R"("repetition_penalty": 11)", "repetition_penalty"},
       {R"("presence_penalty": 3)", "presence_penalty"},
       {R"("frequency_penalty": -3)", "frequency_penalty"},
       {R"("n": 0)", "n"},
@@ -130,6 +131,26 @@ TEST(RequestBody, LimitsTheDepth) {
   EXPECT_NE(error.message.find("64 levels"), std::string::npos);
   // Brackets in strings do not count, whatever stands before them.
   EXPECT_TRUE(parse_json_object("{\"a\\\\\\\"" + std::string(100, '[') + "\": 1}"));
+}
+
+TEST(RequestBody, LimitsTheFieldsOfAnObject) {
+  const auto fields = [](std::size_t count) {
+    std::string text = "{";
+    for (std::size_t i = 0; i < count; ++i)
+      text += fmt::format("{}\"{}\": {{\"a\": 1}}", i == 0 ? "" : ", ", i);
+    return text + "}";
+  };
+  EXPECT_TRUE(parse_json_object(fields(1024)));
+  EXPECT_FALSE(parse_json_object(fields(1025)));
+}
+
+TEST(ChatRequest, KeepsTheOrderOfFields) {
+  const auto request = parse_chat_request(R"({"model": "m", "messages": [{"role": "user", "content": "x"}],
+      "tools": [{"type": "function", "function": {"name": "f", "description": "d", "arguments": {"z": 1, "a": 2}}}]})",
+                                          {});
+  ASSERT_TRUE(request);
+  EXPECT_EQ(request->tools.dump(),
+            R"([{"type":"function","function":{"name":"f","description":"d","arguments":{"z":1,"a":2}}}])");
 }
 
 TEST(CompletionRequest, CountsChoices) {

@@ -53,8 +53,8 @@ class ToyText final : public ServedText {
     return tokens;
   }
 
-  Result<std::string> render_chat(const nlohmann::json& messages,
-                                  const nlohmann::json& tools) const override {
+  Result<std::string> render_chat(const nlohmann::ordered_json& messages,
+                                  const nlohmann::ordered_json& tools) const override {
     std::string text;
     if (!tools.is_null()) text += "tools:" + tools.dump();
     for (const auto& message : messages) {

@@ -189,6 +189,8 @@ TEST_F(HfConfig, RotaryEmbeddingInEveryForm) {
   }
   EXPECT_TRUE(contains(error_of({{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 2.0}}}}), "'yarn'"));
   EXPECT_TRUE(contains(error_of({{"rope_scaling", {{"rope_type", "linear"}}}}), "factor"));
+  EXPECT_TRUE(contains(error_of({{"rope_parameters", {{"full_attention", {{"rope_theta", 1e6}}}}}}),
+                       "between layers"));
   EXPECT_TRUE(contains(error_of({{"rope_scaling", {{"rope_type", "linear"}, {"factor", 0}}}}), "positive"));
 }
 
@@ -205,14 +207,16 @@ TEST_F(HfConfig, EndTokens) {
 
 TEST_F(HfConfig, Architectures) {
   EXPECT_EQ(parse({{"architectures", {"MistralForCausalLM"}}})->architecture, Architecture::llama);
-  const auto qwen = parse({{"architectures", {"Qwen2ForCausalLM"}}, {"sliding_window", 4096}});
+  const auto qwen = parse({{"architectures", {"Qwen2ForCausalLM"}}, {"sliding_window", 256}});
   ASSERT_TRUE(qwen) << qwen.error().message;
   EXPECT_TRUE(qwen->qkv_bias);
   EXPECT_TRUE(
-      contains(error_of({{"architectures", {"MistralForCausalLM"}}, {"sliding_window", 4096}}), "window"));
+      parse({{"architectures", {"MistralForCausalLM"}}, {"sliding_window", 512}}));  // the whole context
+  EXPECT_TRUE(contains(error_of({{"architectures", {"MistralForCausalLM"}}, {"sliding_window", 256}}),
+                       "window (256 of 512"));
   EXPECT_TRUE(contains(
       error_of(
-          {{"architectures", {"Qwen2ForCausalLM"}}, {"use_sliding_window", true}, {"sliding_window", 4096}}),
+          {{"architectures", {"Qwen2ForCausalLM"}}, {"use_sliding_window", true}, {"sliding_window", 256}}),
       "window"));
   EXPECT_TRUE(contains(error_of({{"architectures", {"GPT2LMHeadModel"}}}), "'GPT2LMHeadModel'"));
   EXPECT_TRUE(contains(error_of({{"architectures", nullptr}}), "architectures"));
