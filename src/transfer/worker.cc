@@ -24,7 +24,7 @@ constexpr Nanos kYield = microseconds(60);
 // Rails that cannot wake a sleeper, or have no room, are looked at in growing intervals.
 constexpr Nanos kFirstNap = microseconds(50);
 constexpr Nanos kLongestNap = milliseconds(1);       // with something under way
-constexpr Nanos kLongestIdleNap = milliseconds(10);  // without: a peer that begins to write rings
+constexpr Nanos kLongestIdleNap = milliseconds(20);  // without: a peer that begins to write rings
 // Those that can are looked at all the same, rarely: progress that a library makes only when it is asked.
 constexpr Nanos kBusySleep = milliseconds(1);
 constexpr Nanos kIdleSleep = milliseconds(20);
