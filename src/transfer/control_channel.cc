@@ -465,7 +465,11 @@ bool ControlChannel::poll(TimePoint now, Handler& handler) {
         continue;
       }
     }
-    if ((events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) read(*link, now, handler);
+    if ((events[i].events & (EPOLLHUP | EPOLLERR)) != 0 && !link->reading) {
+      fail_link(*link, handler, {ErrorCode::peer_lost, "its connection broke"});
+    } else if ((events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
+      read(*link, now, handler);
+    }
   }
   beat(now, handler);
   return count > 0;
