@@ -111,8 +111,8 @@ class OfiFabric final : public Fabric {
   void remove_peer(PeerId peer) override;
   std::size_t post(PeerId peer, std::span<const WriteRequest> requests) override;
   std::size_t poll(std::span<Completion> completions) override;
-  int wait_fd() const override { return wait_fd_; }
-  bool prepare_sleep() override;
+  int wait_fd() const override { return -1; }
+  bool prepare_sleep() override { return false; }
   std::string describe_error(int error) const override { return text(error); }
   void close() override;
 
@@ -132,7 +132,6 @@ class OfiFabric final : public Fabric {
   std::uint32_t first_free_ = 0;
   std::vector<std::pair<std::uint64_t, int>>
       refused_;  // posts that failed at once, reported by the next poll
-  int wait_fd_ = -1;
   std::atomic<std::uint64_t> next_key_;
 };
 
@@ -159,17 +158,12 @@ Result<std::shared_ptr<Fabric>> OfiFabric::open(const std::string& provider, con
   fi_cq_attr queue{};
   queue.format = FI_CQ_FORMAT_DATA;
   queue.size = 2 * kContexts;
-  queue.wait_obj = FI_WAIT_FD;
+  // No wait object: those of 1.17 stay readable once they have been signalled (net), or start a thread.
+  queue.wait_obj = FI_WAIT_NONE;
   fid_cq* cq = nullptr;
   int code = fi_cq_open(opened, &queue, &cq, nullptr);
-  const bool waits = code == 0;
-  if (!waits) {
-    queue.wait_obj = FI_WAIT_NONE;
-    code = fi_cq_open(opened, &queue, &cq, nullptr);
-  }
   if (code != 0) return io("fi_cq_open", code);
   self->queue_.reset(cq);
-  if (waits && fi_control(&cq->fid, FI_GETWAIT, &self->wait_fd_) != 0) self->wait_fd_ = -1;
 
   fi_av_attr table{};
   table.type = FI_AV_TABLE;
@@ -352,14 +346,7 @@ std::size_t OfiFabric::poll(std::span<Completion> completions) {
   return count;
 }
 
-bool OfiFabric::prepare_sleep() {
-  if (wait_fd_ < 0 || !refused_.empty()) return false;
-  fid* queue = &queue_->fid;
-  return fi_trywait(domain_->fabric.get(), &queue, 1) == FI_SUCCESS;
-}
-
 void OfiFabric::close() {
-  wait_fd_ = -1;
   endpoint_.reset();
   queue_.reset();
   addresses_.reset();

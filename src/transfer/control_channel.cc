@@ -203,6 +203,14 @@ bool ControlChannel::send_message(LinkId id, std::uint64_t message_id, std::span
   return true;
 }
 
+void ControlChannel::ring(LinkId id) {
+  Link* link = find(id);
+  // Bytes that wait to be sent will ring as well.
+  if (link == nullptr || link->state != Link::State::open || link->unsent() != 0) return;
+  append(*link, Heartbeat{});
+  flush(*link);
+}
+
 void ControlChannel::close(LinkId id, std::string_view reason) {
   Link* link = find(id);
   if (link == nullptr) return;
@@ -457,7 +465,11 @@ bool ControlChannel::poll(TimePoint now, Handler& handler) {
         continue;
       }
     }
-    if ((events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) read(*link, now, handler);
+    if ((events[i].events & (EPOLLHUP | EPOLLERR)) != 0 && !link->reading) {
+      fail_link(*link, handler, {ErrorCode::peer_lost, "its connection broke"});
+    } else if ((events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
+      read(*link, now, handler);
+    }
   }
   beat(now, handler);
   return count > 0;

@@ -63,6 +63,8 @@ class ControlChannel {
   Result<LinkId> dial(const PeerAddress& peer, TimePoint now);
   // False: no room now; try again after the next poll.
   bool send_message(LinkId link, std::uint64_t id, std::span<const std::byte> message);
+  // Wakes the other side, whose rail may not be able to.
+  void ring(LinkId link);
   // Closes without on_closed. A reason is sent along if there is room.
   void close(LinkId link, std::string_view reason);
   // Links of a channel with so many open ones are told apart by slot_of(link), which is below this.

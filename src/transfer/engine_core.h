@@ -94,6 +94,7 @@ struct Peer {
   std::uint64_t message_bytes = 0;  // what it takes
   std::uint32_t message_slots = 0;
   TimePoint connect_deadline{};
+  TimePoint last_post{};
 };
 
 }  // namespace transfer

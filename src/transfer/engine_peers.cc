@@ -82,34 +82,32 @@ void EngineCore::opened(std::uint32_t index) {
 std::optional<Reject> EngineCore::on_hello(LinkId link, const Hello& hello) {
   if (shutting_down_) return Reject{Reject::Why::denied, "the engine is closing"};
   std::uint32_t index = kNoIndex;
-  bool replaced = false;
-  {
-    std::lock_guard lock(mutex_);
-    const auto known = directory_.find(hello.from.engine_id);
-    if (known != directory_.end()) {
-      index = known->second;
-      const Peer& peer = peers_[index];
-      replaced = peer.address.epoch != hello.from.epoch;
-      if (!replaced && (peer.state == Peer::State::open ||
-                        (peer.control != kNoLink && self_.engine_id < hello.from.engine_id))) {
-        return Reject{Reject::Why::already_connected, "already connected"};
+  while (index == kNoIndex) {
+    std::uint32_t replaced = kNoIndex;
+    {
+      std::lock_guard lock(mutex_);
+      if (const auto known = directory_.find(hello.from.engine_id); known != directory_.end()) {
+        const Peer& peer = peers_[known->second];
+        if (peer.address.epoch != hello.from.epoch) {
+          replaced = known->second;
+        } else if (peer.state == Peer::State::open ||
+                   (peer.control != kNoLink && self_.engine_id < hello.from.engine_id)) {
+          return Reject{Reject::Why::already_connected, "already connected"};
+        } else {
+          index = known->second;
+        }
+      } else {
+        if (free_peers_.empty()) return Reject{Reject::Why::exhausted, "it has as many peers as it can have"};
+        index = free_peers_.back();
+        free_peers_.pop_back();
+        peers_[index].state = Peer::State::fresh;
+        peers_[index].address = hello.from;
+        directory_[hello.from.engine_id] = index;
+        // Whoever speaks is not dead.
+        std::erase(gone_, std::pair(hello.from.engine_id, hello.from.epoch));
       }
     }
-  }
-  if (replaced) {
-    lose(index, {ErrorCode::peer_lost, "it has restarted"});
-    index = kNoIndex;
-  }
-  if (index == kNoIndex) {
-    std::lock_guard lock(mutex_);
-    if (free_peers_.empty()) return Reject{Reject::Why::exhausted, "it has as many peers as it can have"};
-    index = free_peers_.back();
-    free_peers_.pop_back();
-    peers_[index].state = Peer::State::fresh;
-    directory_[hello.from.engine_id] = index;
-    // Whoever speaks is not dead.
-    std::erase(gone_, std::pair(hello.from.engine_id, hello.from.epoch));
-    peers_[index].address = hello.from;
+    if (replaced != kNoIndex) lose(replaced, {ErrorCode::peer_lost, "it has restarted"});
   }
   Peer& peer = peers_[index];
   if (peer.control != kNoLink) {

@@ -20,6 +20,7 @@ constexpr std::uint64_t kTurnBytes = 1u << 20;  // and bytes, more or less
 constexpr std::uint64_t kStepBytes = 4u << 20;  // posted between two looks at completions and sockets
 constexpr std::size_t kCompletionBatch = 64;
 constexpr int kPollsPerStep = 16;
+constexpr Nanos kAsleepAfter = std::chrono::microseconds(300);  // a reader that nothing came for may nap
 
 }  // namespace
 
@@ -168,6 +169,11 @@ bool EngineCore::post_some(std::uint32_t peer_index) {
   count_.bytes_written.fetch_add(posted_bytes, std::memory_order_relaxed);
   count_.work_requests.fetch_add(posted, std::memory_order_relaxed);
 
+  // A rail that cannot wake its reader lets the control channel do it, when a pause is over.
+  if (taken != 0 && !peer.local) {
+    if (rail_->wait_fd() < 0 && now_ - peer.last_post > kAsleepAfter) control_->ring(peer.control);
+    peer.last_post = now_;
+  }
   peer.writes.remove(slots_, index);
   const bool waits =
       slot.plan.finished() && (!slot.immediate || slot.immediate_posted || slot.outstanding != 0);

@@ -23,7 +23,8 @@ constexpr Nanos kSpin = microseconds(10);
 constexpr Nanos kYield = microseconds(60);
 // Rails that cannot wake a sleeper, or have no room, are looked at in growing intervals.
 constexpr Nanos kFirstNap = microseconds(50);
-constexpr Nanos kLongestNap = milliseconds(1);
+constexpr Nanos kLongestNap = milliseconds(1);       // with something under way
+constexpr Nanos kLongestIdleNap = milliseconds(20);  // without: a peer that begins to write rings
 // Those that can are looked at all the same, rarely: progress that a library makes only when it is asked.
 constexpr Nanos kBusySleep = milliseconds(1);
 constexpr Nanos kIdleSleep = milliseconds(20);
@@ -66,7 +67,10 @@ void run_worker(std::shared_ptr<EngineCore> core) {
     }
     const bool naps = !wakes || core->has_refused_posts();
     Nanos limit = naps ? nap : core->has_outstanding() ? kBusySleep : kIdleSleep;
-    if (naps) nap = std::min(2 * nap, kLongestNap);
+    if (naps) {
+      const bool waiting = core->has_outstanding() || core->has_refused_posts();
+      nap = std::min(2 * nap, waiting ? kLongestNap : kLongestIdleNap);
+    }
     limit = std::clamp(core->next_deadline() - now, Nanos::zero(), limit);
     sleep_on(*core, limit);
     core->woken();

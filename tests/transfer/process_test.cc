@@ -113,11 +113,16 @@ TEST_P(Processes, AKilledWriterHarmsNobody) {
     a.engine->on_peer_lost([&](const PeerAddress&, const Error&) { ++lost; });
     auto peer = std::make_unique<PeerProcess>(GetParam(), kBytes);
     PeerProcess survivor(GetParam(), kBytes);
-    peer->say(fmt::format("flood 65536 {}", hex(a)));
-    ASSERT_TRUE(eventually([&] { return a.memory[100] != std::byte{0}; }));
+    auto flooded = a.engine->make_counter(), written = a.engine->make_counter();
+    auto named = [](const Counter& counter) {
+      return fmt::format("{} {} {}", counter.id().slot, counter.id().generation, counter.id().epoch);
+    };
+    peer->say(fmt::format("flood 65536 {} {}", hex(a), named(*flooded)));
+    ASSERT_TRUE(eventually([&] { return flooded->arrived() > 100; }));
     peer->kill_dead();
     EXPECT_TRUE(eventually([&] { return lost == 1; }));
-    EXPECT_EQ(survivor.ask(fmt::format("write 5 {} {}", kBytes, hex(a))), "ok");
+    EXPECT_EQ(survivor.ask(fmt::format("write 5 {} {} {}", kBytes, hex(a), named(*written))), "ok");
+    EXPECT_TRUE(eventually([&] { return written->arrived() == 1; }));
     EXPECT_TRUE(filled(a.bytes(), 5));
     EXPECT_EQ(lost, 1);
   }

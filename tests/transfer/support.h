@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <charconv>
 #include <condition_variable>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -79,16 +81,24 @@ inline bool eventually(const std::function<bool()>& holds, std::chrono::millisec
   return true;
 }
 
+// Eight bytes of a pattern at a time, so that checking megabytes stays quick under a sanitizer.
+inline std::uint64_t pattern_word(std::uint64_t seed, std::uint64_t index) {
+  const std::uint64_t x = (seed * 0x9e3779b97f4a7c15 + index) * 0xbf58476d1ce4e5b9;
+  return x ^ (x >> 31);
+}
 inline std::byte pattern(std::uint64_t seed, std::uint64_t offset) {
-  std::uint64_t x = (seed * 0x9e3779b97f4a7c15 + offset / 8) * 0xbf58476d1ce4e5b9;
-  return static_cast<std::byte>((x ^ (x >> 31)) >> (8 * (offset % 8)));
+  return static_cast<std::byte>(pattern_word(seed, offset / 8) >> (8 * (offset % 8)));
 }
 inline void fill(std::span<std::byte> bytes, std::uint64_t seed) {
-  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = pattern(seed, i);
+  for (std::size_t i = 0; i < bytes.size(); i += 8) {
+    const std::uint64_t word = pattern_word(seed, i / 8);
+    std::memcpy(bytes.data() + i, &word, std::min<std::size_t>(8, bytes.size() - i));
+  }
 }
 inline bool filled(std::span<const std::byte> bytes, std::uint64_t seed) {
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (bytes[i] != pattern(seed, i)) return false;
+  for (std::size_t i = 0; i < bytes.size(); i += 8) {
+    const std::uint64_t word = pattern_word(seed, i / 8);
+    if (std::memcmp(bytes.data() + i, &word, std::min<std::size_t>(8, bytes.size() - i)) != 0) return false;
   }
   return true;
 }
