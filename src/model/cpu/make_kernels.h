@@ -21,6 +21,7 @@ constexpr Kernels make_kernels(Isa isa) {
           .rotate = rotate<S>,
           .store_half = store_half<S>,
           .exponentials = exponentials<S>,
+          .fma_chains = fma_chains<S>,
           .swiglu = swiglu<S>};
 }
 
