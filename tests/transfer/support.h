@@ -105,8 +105,8 @@ inline bool filled(std::span<const std::byte> bytes, std::uint64_t seed) {
 
 // An engine with memory of its own.
 struct Side {
+  std::vector<std::byte> memory;  // outlives the engine
   std::unique_ptr<TransferEngine> engine;
-  std::vector<std::byte> memory;
   Region region;
 
   PeerAddress address() const { return engine->address(); }
@@ -121,7 +121,7 @@ inline Side make_side(const std::string& fabric, std::size_t bytes, EngineOption
     ADD_FAILURE() << engine.error().message;
     std::abort();
   }
-  Side side{std::move(*engine), std::vector<std::byte>(bytes), {}};
+  Side side{std::vector<std::byte>(bytes), std::move(*engine), {}};
   auto region = side.engine->register_region(side.memory.data(), bytes);
   if (!region) {
     ADD_FAILURE() << region.error().message;
