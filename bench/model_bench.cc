@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <span>
 #include <thread>
 
 #include "base/thread_team.h"
@@ -40,29 +40,23 @@ Result<double> median_time(double seconds, F&& once) {
 
 // Bytes per second at which the team reads `bytes` bytes that it wrote before.
 double read_bandwidth(ThreadTeam& team, std::size_t bytes, double seconds) {
-  const std::size_t words = bytes / 8 / 8 * 8;
-  const std::unique_ptr<std::uint64_t[]> buffer(new std::uint64_t[words]);
-  std::vector<std::uint64_t> totals(team.size() * 8);
-  const auto share_of = [&](std::uint32_t member) {
-    return std::pair{words / 8 * member / team.size() * 8, words / 8 * (member + 1) / team.size() * 8};
+  constexpr std::size_t kRun = 128;  // floats that are read at once
+  const std::size_t runs = bytes / sizeof(float) / kRun;
+  const std::unique_ptr<float[]> buffer(new float[runs * kRun]);
+  const model::cpu::Kernels& kernels = model::cpu::best_kernels();
+  std::vector<float> results(team.size() * 16);
+  const auto part = [&](std::uint32_t member) {
+    const std::size_t first = runs * member / team.size() * kRun;
+    return std::span(buffer.get() + first, runs * (member + 1) / team.size() * kRun - first);
   };
-  team.run([&](std::uint32_t member) {
-    const auto [first, last] = share_of(member);
-    for (std::size_t i = first; i < last; ++i) buffer[i] = i;
-  });
+  team.run([&](std::uint32_t member) { std::ranges::fill(part(member), 1.0f); });
   const auto time = median_time(seconds, [&]() -> Status {
     team.run([&](std::uint32_t member) {
-      const auto [first, last] = share_of(member);
-      std::uint64_t sums[8] = {};
-      for (std::size_t i = first; i < last; i += 8) {
-        for (std::size_t lane = 0; lane < 8; ++lane) sums[lane] += buffer[i + lane];
-      }
-      totals[member * 8] += std::accumulate(sums, sums + 8, std::uint64_t{0});
+      results[member * 16] = kernels.read_all(part(member).data(), part(member).size());
     });
     return {};
   });
-  if (std::accumulate(totals.begin(), totals.end(), std::uint64_t{0}) == 1) std::fputs(" ", stderr);
-  return static_cast<double>(words * 8) / *time;
+  return static_cast<double>(runs * kRun * sizeof(float)) / *time;
 }
 
 // Multiply-adds per second of the whole team.
@@ -180,6 +174,12 @@ class Bench {
     return tokens * static_cast<double>(layout_.block_bytes()) / model::kBlockTokens;
   }
 
+  // Multiply-adds of one row that sees so many tokens.
+  double attention(double tokens) const {
+    const model::ModelConfig& config = image_->config();
+    return 2.0 * config.layers * config.heads * config.head_dim * tokens;
+  }
+
   Result<Row> prefill(std::uint32_t tokens, const Work& work) {
     std::fprintf(stderr, "prefill of %u tokens\n", tokens);
     const Chunk chunk{.tokens = std::span(tokens_).first(tokens), .blocks = blocks_, .logits = true};
@@ -206,7 +206,9 @@ class Bench {
     }
     const auto time = median_time(options_.seconds, [&] { return runtime_->step(chunks, logits_); });
     if (!time) return pass(time.error());
-    const double floor = (work.weight_bytes + batch * kv_bytes(context)) / bandwidth;
+    const double read = (work.weight_bytes + batch * kv_bytes(context)) / bandwidth;
+    const double multiply = batch * (work.layer_products + work.output_products + attention(context)) / rate;
+    const double floor = std::max(read, multiply);
     return Row{"decode", batch, context, batch / *time, *time * 1e3, floor / *time};
   }
 
@@ -249,7 +251,8 @@ void print_table(const Bench& bench, const std::vector<Row>& rows) {
   }
   fmt::print(
       "\n\"tokens\" are those of the prompt, or of each request's context. The floor of a prefill is its "
-      "multiply-adds,\nthat of a decode step the bytes of weights, keys and values.\n");
+      "multiply-adds,\nthat of a decode step the same or reading weights, keys and values, whichever is "
+      "longer.\n");
 }
 
 void print_json(const Bench& bench, const std::vector<Row>& rows) {

@@ -108,5 +108,18 @@ float fma_chains(std::uint32_t rounds) {
   return sum<S>(total);
 }
 
+template <class S>
+float read_all(const float* from, std::size_t size) {
+  typename S::V acc[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) acc[i] = S::zero();
+  for (std::size_t at = 0; at < size; at += 8 * kLanes) {
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < 8; ++i) acc[i] = S::add(acc[i], S::load(from + at + i * kLanes));
+  }
+  for (int i = 1; i < 8; ++i) acc[0] = S::add(acc[0], acc[i]);
+  return sum<S>(acc[0]);
+}
+
 }  // namespace
 }  // namespace switchyard::model::cpu

@@ -109,8 +109,10 @@ struct Kernels {
   // x = exp((x - maximum) * scale), and 0 where the exponent is below -87 or not a number; in place, any
   // size.
   void (*exponentials)(float* x, std::uint32_t size, float maximum, float scale) = nullptr;
-  // 24 independent chains of `rounds` fused multiply-adds of 16 lanes: what the CPU's rate is measured with.
+  // What benchmarks measure the machine with: 24 independent chains of `rounds` fused multiply-adds of 16
+  // lanes, and the reading of `size` floats, a multiple of 128. The results are of no use but to be computed.
   float (*fma_chains)(std::uint32_t rounds) = nullptr;
+  float (*read_all)(const float* from, std::size_t size) = nullptr;
   // out = silu(gate) * up; size: a multiple of 16
   void (*swiglu)(const float* gate, const float* up, float* out, std::uint32_t size) = nullptr;
 };

@@ -22,6 +22,7 @@ constexpr Kernels make_kernels(Isa isa) {
           .store_half = store_half<S>,
           .exponentials = exponentials<S>,
           .fma_chains = fma_chains<S>,
+          .read_all = read_all<S>,
           .swiglu = swiglu<S>};
 }
 
