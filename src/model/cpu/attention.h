@@ -269,6 +269,14 @@ struct Attention {
     }
   }
 
+  // A head's part of a block is a short run far from the next one's: the CPU does not see it coming.
+  void prefetch(std::uint32_t block, std::size_t offset) const {
+    if (block > (task.position + task.rows - 1) / kBlock) return;
+    const std::byte* from = task.pool + task.blocks[block] * task.block_bytes + offset;
+    for (std::size_t line = 0; line < std::size_t{2} * kBlock * task.head_dim; line += 64)
+      S::prefetch(from + line);
+  }
+
   void run_segment(std::uint32_t segment) {
     const std::uint32_t last = task.position + task.rows - 1;
     const std::uint32_t segment_start = segment * kSegmentTokens;
@@ -282,6 +290,8 @@ struct Attention {
       for (; blocks < kScoredBlocks && start + blocks * kBlock < stop; ++blocks) {
         const std::uint32_t at = start + blocks * kBlock;
         const std::byte* block = task.pool + task.blocks[at / kBlock] * task.block_bytes;
+        prefetch(at / kBlock + kScoredBlocks, task.key_offset);
+        prefetch(at / kBlock, task.value_offset);
         load_keys<S>(block + task.key_offset, task.head_dim, visible(last, at),
                      keys + blocks * keys_stride());
       }
