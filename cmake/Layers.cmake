@@ -43,6 +43,7 @@ function(switchyard_test name)
   endif()
   list(TRANSFORM arg_LAYERS PREPEND switchyard_)
   add_executable(test_${name} ${sources})
+  add_dependencies(all_tests test_${name})
   target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_link_libraries(test_${name} PRIVATE ${arg_LAYERS} GTest::gtest_main)
   gtest_discover_tests(test_${name} DISCOVERY_MODE PRE_TEST

@@ -11,6 +11,7 @@ tests/model/tiny_tensors.h: the same numbers from the same seed and name.
 import argparse
 import json
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -105,6 +106,21 @@ TINY = [
 ]
 
 
+def with_half_keys_values(module):
+    """Makes eager attention round keys and values to halves, as the KV pool does; returns what undoes it."""
+    original = module.eager_attention_forward
+
+    def rounded(self, query, key, value, *arguments, **options):
+        return original(self, query, key.half().float(), value.half().float(), *arguments, **options)
+
+    module.eager_attention_forward = rounded
+
+    def undo():
+        module.eager_attention_forward = original
+
+    return undo
+
+
 def make_tiny():
     results = []
     for case in TINY:
@@ -135,6 +151,9 @@ def make_tiny():
             random = TinyRandom(7, "tokens")
             tokens = [random.next() % 320 for _ in range(200)]
             logits = model(torch.tensor([tokens])).logits[0]
+            undo = with_half_keys_values(sys.modules[type(model).__module__])
+            half_logits = model(torch.tensor([tokens])).logits[0]
+            undo()
         positions = [0, 1, 17, 63, 199]
         results.append(
             {
@@ -142,6 +161,7 @@ def make_tiny():
                 "tokens": tokens,
                 "positions": positions,
                 "logits": [[round(float(v), 6) for v in logits[p]] for p in positions],
+                "half_kv_logits": [[round(float(v), 6) for v in half_logits[p]] for p in positions],
             }
         )
     write("tiny_references.json", {"made_with": versions(), "models": results})

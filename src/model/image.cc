@@ -1,17 +1,7 @@
-// Finds or makes the image of a checkpoint.
-//
-// <cache>/images/HASH.image       images; HASH is of the checkpoint's files and the layout's version
-// <cache>/images/known/KEY        HASH for a checkpoint seen before; KEY is of its path and its files' names,
-// sizes,
-//                                 inodes and times, so that a second start need not read the checkpoint
+// Finds or makes the image of a checkpoint: cache_directory()/images/HASH.image, HASH being of the
+// checkpoint's bytes and the layout's version. An image that is not there, or damaged, is made anew.
 #include "model/image.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <fstream>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -20,6 +10,7 @@
 #include "base/paths.h"
 #include "base/sha256.h"
 #include "model/checkpoint.h"
+#include "model/checkpoint_hash.h"
 #include "model/image_file.h"
 #include "model/image_plan.h"
 #include "model/packed_matrix.h"
@@ -115,48 +106,12 @@ class MappedImage final : public ModelImage {
   std::shared_ptr<const ImageFile> file_;
 };
 
-// A digest of what the file system says of a checkpoint; empty where it cannot be asked.
-std::string identity(const fs::path& path) {
-  std::error_code error;
-  const fs::path canonical = fs::canonical(path, error);
-  if (error) return {};
-  std::vector<fs::path> files{canonical};
-  const bool alone = canonical.extension() == ".gguf";
-  const fs::path folder = fs::is_directory(canonical, error) ? canonical : canonical.parent_path();
-  if (!alone) {
-    for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-      files.push_back(at->path());
-    }
-    std::sort(files.begin(), files.end());
-  }
-  ByteWriter record;
-  record.write(kPackedLayoutVersion);
-  record.write_string(canonical.string());
-  for (const fs::path& file : files) {
-    struct stat status {};
-    if (::stat(file.c_str(), &status) != 0) return {};
-    if (!S_ISREG(status.st_mode)) continue;
-    record.write_string(file.filename().string());
-    record.write(static_cast<std::uint64_t>(status.st_size));
-    record.write(static_cast<std::uint64_t>(status.st_ino));
-    record.write(static_cast<std::int64_t>(status.st_mtim.tv_sec));
-    record.write(static_cast<std::int64_t>(status.st_mtim.tv_nsec));
-  }
-  Sha256 hash;
-  hash.update(record.bytes());
-  return to_hex(hash.finish());
-}
-
-// The name of the image of a checkpoint: of its files' bytes and the layout's version.
-Result<std::string> source_hash(const Checkpoint& checkpoint) {
+// The name of an image: of its checkpoint and the layout's version.
+std::string image_hash(const std::string& checkpoint_hash) {
   ByteWriter record;
   record.write_string("switchyard image");
   record.write(kPackedLayoutVersion);
-  for (const fs::path& file : checkpoint.files()) {
-    auto digest = sha256_file(file);
-    if (!digest) return pass(digest.error());
-    record.write_bytes(std::as_bytes(std::span(*digest)));
-  }
+  record.write_string(checkpoint_hash);
   Sha256 hash;
   hash.update(record.bytes());
   return to_hex(hash.finish());
@@ -201,56 +156,21 @@ Status write_image(const Checkpoint& checkpoint, const std::string& hash, const 
   return (*writer)->finish();
 }
 
-// Best effort: without the note, the next start hashes the checkpoint again.
-void note_known(const fs::path& note, const std::string& hash) {
-  std::error_code error;
-  fs::create_directories(note.parent_path(), error);
-  const fs::path fresh = note.string() + "." + std::to_string(::getpid());
-  {
-    std::ofstream file(fresh, std::ios::trunc);
-    file << hash;
-    if (!file.flush()) return;
-  }
-  fs::rename(fresh, note, error);
-}
-
-std::string read_known(const fs::path& note) {
-  std::ifstream file(note);
-  std::string hash(64, ' ');
-  file.read(hash.data(), 64);
-  const bool whole = file.gcount() == 64 && std::all_of(hash.begin(), hash.end(), [](char c) {
-                       return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-                     });
-  return whole ? hash : std::string();
-}
-
 }  // namespace
 
 Result<std::shared_ptr<const ModelImage>> ModelImage::open(const fs::path& path, const Progress& progress) {
   if (path.extension() == ".image") return MappedImage::open(path);
-  const fs::path folder = cache_directory() / "images";
-  const auto image_path = [&](const std::string& hash) { return folder / (hash + ".image"); };
-  const std::string key = identity(path);
-  const fs::path note = folder / "known" / key;
-  if (!key.empty()) {
-    if (const std::string hash = read_known(note); !hash.empty()) {
-      if (auto image = MappedImage::open(image_path(hash)); image) return image;
-    }
-  }
+  auto checkpoint_hash = hash_checkpoint(path, HashOptions::with_default_cache());
+  if (!checkpoint_hash) return pass(checkpoint_hash.error());
+  const std::string hash = image_hash(*checkpoint_hash);
+  const fs::path target = cache_directory() / "images" / (hash + ".image");
+  if (auto image = MappedImage::open(target); image) return image;
+
   auto checkpoint = Checkpoint::open(path);
   if (!checkpoint) return pass(checkpoint.error());
-  auto hash = source_hash(**checkpoint);
-  if (!hash) return pass(hash.error());
-  auto image = MappedImage::open(image_path(*hash));
-  if (!image) {
-    log::info("preparing {} ({}) for this program; needed once", path.string(), (*checkpoint)->format());
-    if (auto status = write_image(**checkpoint, *hash, image_path(*hash), progress); !status) {
-      return pass(status.error());
-    }
-    image = MappedImage::open(image_path(*hash));
-  }
-  if (image && !key.empty()) note_known(note, *hash);
-  return image;
+  log::info("preparing {} ({}) for this program; needed once", path.string(), (*checkpoint)->format());
+  if (auto status = write_image(**checkpoint, hash, target, progress); !status) return pass(status.error());
+  return MappedImage::open(target);
 }
 
 }  // namespace switchyard::model

@@ -44,7 +44,7 @@ void Evaluator::work(std::uint64_t steps) {
 }
 
 Value Evaluator::text(std::string text) {
-  bytes_ += text.size() + 48;
+  bytes_ += text.size() + 112;
   if (text.size() > limits_.output_bytes)
     raise(ErrorCode::exhausted, "a text grows beyond {} bytes", limits_.output_bytes);
   if (bytes_ > limits_.bytes)

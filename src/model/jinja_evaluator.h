@@ -50,6 +50,7 @@ class Evaluator {
   std::string run(const Body& body);
 
   // For built-in functions. All of them throw Failure.
+  struct Deeper;  // jinja_deeper.h
   const Limits& limits() const { return limits_; }
   void work(std::uint64_t steps);
   Value text(std::string text);
@@ -65,7 +66,6 @@ class Evaluator {
 
  private:
   enum class Flow { normal, break_loop, continue_loop };
-  struct Deeper;
 
   Flow run_body(const Body& body);
   Flow run_statement(const Statement& statement);

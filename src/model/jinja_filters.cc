@@ -5,7 +5,7 @@
 #include <cmath>
 #include <unordered_set>
 
-#include "model/jinja_evaluator.h"
+#include "model/jinja_deeper.h"
 #include "model/jinja_text.h"
 
 namespace switchyard::model::jinja {
@@ -478,6 +478,7 @@ Value apply_filter(Evaluator& evaluator, std::string_view name, const Value& inp
                    const Arguments& arguments) {
   const Entry* entry = find_filter(name);
   if (entry == nullptr) raise(ErrorCode::unsupported, "the filter '{}' is not known", name);
+  const Evaluator::Deeper deeper(evaluator);  // map applies filters itself
   return entry->filter(evaluator, input, arguments);
 }
 

@@ -76,7 +76,6 @@ class BpeTokenizer final : public Tokenizer {
   std::vector<bool> special_;
   std::vector<bool> added_;
   std::array<std::int32_t, 256> byte_ids_{};  // byte-level: the symbol of a byte; else its fall-back token
-  bool all_bytes_known_ = true;
   std::unordered_map<std::string, std::int32_t> words_;  // bytes of a token, or text of a SentencePiece token
 };
 

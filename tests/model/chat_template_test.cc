@@ -95,6 +95,10 @@ TEST(ChatTemplate, NothingRunsAway) {
                                     "{{ " + std::string(5000, '-') + "1 }}"}) {
     EXPECT_EQ(refusal(source), ErrorCode::corrupt) << source.substr(0, 20);
   }
+  std::string maps = "{{ 'a'|map('map'";
+  for (int i = 0; i < 100000; ++i) maps += ",'map'";
+  maps += ")|list }}";
+  EXPECT_EQ(refusal(maps), ErrorCode::exhausted);
   const std::string range = "range(99999)";
   for (const std::string& source : {
            std::string("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"),

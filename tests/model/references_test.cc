@@ -102,18 +102,26 @@ TEST(References, TinyModelsGiveTheLogitsOfTransformers) {
     const auto tokens = reference["tokens"].get<std::vector<std::int32_t>>();
     const auto positions = reference["positions"].get<std::vector<std::size_t>>();
     double worst = 0;
+    double worst_half = 0;
+    double largest = 0;
     Forced(*image).run(tokens, [&](std::size_t position, std::span<const float> logits) {
       const auto at = std::find(positions.begin(), positions.end(), position);
       if (at == positions.end()) return;
-      const auto& expected = reference["logits"][static_cast<std::size_t>(at - positions.begin())];
+      const auto row = static_cast<std::size_t>(at - positions.begin());
       for (std::size_t i = 0; i < logits.size(); ++i) {
-        worst = std::max(worst, std::abs(logits[i] - expected[i].get<double>()));
+        const double expected = reference["logits"][row][i];
+        worst = std::max(worst, std::abs(logits[i] - expected));
+        worst_half =
+            std::max(worst_half, std::abs(logits[i] - reference["half_kv_logits"][row][i].get<double>()));
+        largest = std::max(largest, std::abs(expected));
       }
     });
-    // Logits are around 1; keys and values are rounded to halves here.
-    EXPECT_LT(worst, 2e-3);
-    RecordProperty("worst_" + reference["name"].get<std::string>(), std::to_string(worst));
-    std::printf("%s: largest difference %.2g\n", reference["name"].get<std::string>().c_str(), worst);
+    std::printf(
+        "%s: logits up to %.1f; largest difference %.2g, with keys and values in halves on both sides %.2g\n",
+        reference["name"].get<std::string>().c_str(), largest, worst, worst_half);
+    EXPECT_LT(worst, 5e-3);
+    // A key on the border between two halves may be rounded to either.
+    EXPECT_LT(worst_half, 1e-3);
   }
 }
 

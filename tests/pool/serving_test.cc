@@ -253,7 +253,7 @@ TEST_P(Serving, AFullQueuePushesBack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Fabrics, Serving, testing::Values("shm", "net"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& fabric) { return fabric.param; });
 
 }  // namespace
 }  // namespace switchyard::pool

@@ -25,45 +25,82 @@ void load_keys(const std::byte* from, std::uint32_t head_dim, std::uint32_t coun
   for (std::uint32_t d = 0; d < head_dim; d += kLanes) {
     typename S::V rows[kBlock];
     typename S::V columns[kBlock];
-    for (std::uint32_t t = 0; t < kBlock; ++t) {
-      rows[t] = t < count ? S::load_half(from + (std::size_t{t} * head_dim + d) * 2) : S::zero();
+    const std::byte* at = from + std::size_t{2} * d;
+    if (count == kBlock) {
+#pragma GCC unroll 16
+      for (std::uint32_t t = 0; t < kBlock; ++t) rows[t] = S::load_half(at + std::size_t{2} * t * head_dim);
+    } else {
+      for (std::uint32_t t = 0; t < kBlock; ++t) {
+        rows[t] = t < count ? S::load_half(at + std::size_t{2} * t * head_dim) : S::zero();
+      }
     }
     S::transpose(rows, columns);
+#pragma GCC unroll 16
     for (std::uint32_t i = 0; i < kLanes; ++i) S::store(keys + (d + i) * kBlock, columns[i]);
   }
 }
 
-// scores[i][token] of `kCount` queries.
-template <class S, int kCount>
-[[gnu::noinline]] void score(const float* keys, const float* const* q, std::uint32_t head_dim, float scale,
-                             float* const* scores) {
-  typename S::V sums[kCount];
+// Scores of `kCount` queries and `kBlocks` consecutive blocks, whose keys are `keys_stride` floats apart.
+template <class S, int kCount, int kBlocks>
+[[gnu::noinline]] void score(const float* keys, std::size_t keys_stride, const float* const* q,
+                             std::uint32_t head_dim, float scale, float* const* scores) {
+  typename S::V sums[kCount][kBlocks];
 #pragma GCC unroll 8
-  for (int i = 0; i < kCount; ++i) sums[i] = S::zero();
+  for (int i = 0; i < kCount; ++i) {
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) sums[i][b] = S::zero();
+  }
   for (std::uint32_t d = 0; d < head_dim; ++d) {
-    const auto key = S::load(keys + d * kBlock);
+    typename S::V key[kBlocks];
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b)
+      key[b] = S::load(keys + static_cast<unsigned>(b) * keys_stride + d * kBlock);
 #pragma GCC unroll 8
-    for (int i = 0; i < kCount; ++i) sums[i] = S::fma(key, S::set(q[i][d]), sums[i]);
+    for (int i = 0; i < kCount; ++i) {
+      const auto value = S::set(q[i][d]);
+#pragma GCC unroll 4
+      for (int b = 0; b < kBlocks; ++b) sums[i][b] = S::fma(key[b], value, sums[i][b]);
+    }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kCount; ++i) S::store(scores[i], S::mul(sums[i], S::set(scale)));
+  for (int i = 0; i < kCount; ++i) {
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) {
+      S::store(scores[i] + static_cast<unsigned>(b) * kBlock, S::mul(sums[i][b], S::set(scale)));
+    }
+  }
 }
 
-// sums[d .. d + 16 * kVectors) += weights[t] * values[t] for t < count.
-template <class S, int kVectors>
-void add_values(const float* values, std::uint32_t head_dim, const float* weights, std::uint32_t count,
-                float* sums) {
-  typename S::V acc[kVectors];
+// sums[d .. d + 16 * kVectors) += weights[t] * values[t] for t < count, for `kCount` queries whose weights
+// and sums are so many floats apart.
+template <class S, int kCount, int kVectors>
+[[gnu::noinline]] void add_values(const float* values, std::uint32_t head_dim, const float* weights,
+                                  std::uint32_t count, float* sums, std::size_t sums_stride) {
+  typename S::V acc[kCount][kVectors];
+#pragma GCC unroll 6
+  for (int q = 0; q < kCount; ++q) {
 #pragma GCC unroll 4
-  for (int i = 0; i < kVectors; ++i) acc[i] = S::load(sums + 16 * i);
-  for (std::uint32_t t = 0; t < count; ++t) {
-    const auto weight = S::set(weights[t]);
-    const float* value = values + t * head_dim;
-#pragma GCC unroll 4
-    for (int i = 0; i < kVectors; ++i) acc[i] = S::fma(weight, S::load(value + 16 * i), acc[i]);
+    for (int i = 0; i < kVectors; ++i)
+      acc[q][i] = S::load(sums + static_cast<unsigned>(q) * sums_stride + 16 * i);
   }
+  for (std::uint32_t t = 0; t < count; ++t) {
+    const float* value = values + t * head_dim;
+    typename S::V vectors[kVectors];
 #pragma GCC unroll 4
-  for (int i = 0; i < kVectors; ++i) S::store(sums + 16 * i, acc[i]);
+    for (int i = 0; i < kVectors; ++i) vectors[i] = S::load(value + 16 * i);
+#pragma GCC unroll 6
+    for (int q = 0; q < kCount; ++q) {
+      const auto weight = S::set(weights[static_cast<unsigned>(q) * kSegmentTokens + t]);
+#pragma GCC unroll 4
+      for (int i = 0; i < kVectors; ++i) acc[q][i] = S::fma(weight, vectors[i], acc[q][i]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int q = 0; q < kCount; ++q) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i)
+      S::store(sums + static_cast<unsigned>(q) * sums_stride + 16 * i, acc[q][i]);
+  }
 }
 
 // Tokens of the block at `start` that position `position` sees.
@@ -102,7 +139,7 @@ void finish_attention(const float* partial, std::uint32_t head_dim, float* out) 
 template <class S>
 struct Attention {
   const AttentionTask& task;
-  float* keys;     // [head_dim][16]
+  float* keys;     // [kScoredBlocks][head_dim][16]
   float* values;   // [16][head_dim]
   float* scores;   // [query][256]
   float* results;  // [query][head_dim + 2], rounded up to lanes
@@ -112,7 +149,7 @@ struct Attention {
   explicit Attention(const AttentionTask& of)
       : task(of),
         keys(of.scratch),
-        values(keys + std::size_t{kBlock} * of.head_dim),
+        values(keys + std::size_t{kScoredBlocks} * kBlock * of.head_dim),
         scores(values + std::size_t{kBlock} * of.head_dim),
         results(scores + std::size_t{kAttentionQueries} * kSegmentTokens),
         result_stride(of.head_dim + kLanes),
@@ -123,23 +160,47 @@ struct Attention {
     return task.q + query / task.heads * task.q_stride + query % task.heads * task.head_dim;
   }
 
-  template <int kCount>
-  void score_queries(std::uint32_t first, std::uint32_t start, std::uint32_t segment_start) {
+  std::size_t keys_stride() const { return std::size_t{kBlock} * task.head_dim; }
+
+  template <int kCount, int kBlocks>
+  void score_queries(std::uint32_t first, std::uint32_t block, std::uint32_t in_segment) {
     const float* from[kCount];
     float* to[kCount];
     for (std::uint32_t i = 0; i < kCount; ++i) {
       from[i] = q(first + i);
-      to[i] = scores + (first + i) * kSegmentTokens + (start - segment_start);
+      to[i] = scores + (first + i) * kSegmentTokens + in_segment + block * kBlock;
     }
-    score<S, kCount>(keys, from, task.head_dim, task.scale, to);
+    score<S, kCount, kBlocks>(keys + block * keys_stride(), keys_stride(), from, task.head_dim, task.scale,
+                              to);
   }
 
-  // Scores of all queries that see the block at `start`.
-  void score_block(std::uint32_t start, std::uint32_t segment_start) {
+  // `count` queries from `first` on, with `blocks` blocks of which the first is at `in_segment`. Wide enough
+  // to hide the latency of a sum.
+  template <int kCount>
+  void score_run(std::uint32_t first, std::uint32_t blocks, std::uint32_t in_segment) {
+    std::uint32_t block = 0;
+    if constexpr (kCount <= 4) {
+      for (; block + 4 <= blocks; block += 4) score_queries<kCount, 4>(first, block, in_segment);
+    } else {
+      for (; block + 2 <= blocks; block += 2) score_queries<kCount, 2>(first, block, in_segment);
+    }
+    for (; block < blocks; ++block) score_queries<kCount, 1>(first, block, in_segment);
+  }
+
+  // Scores of all queries that see the block at `start`, and up to kScoredBlocks blocks from there. A query
+  // that does not see the later ones gets scores that are not looked at.
+  void score_blocks(std::uint32_t start, std::uint32_t blocks, std::uint32_t segment_start) {
+    const std::uint32_t in_segment = start - segment_start;
     std::uint32_t first = start <= task.position ? 0 : (start - task.position) * task.heads;
-    for (; first + 8 <= queries; first += 8) score_queries<8>(first, start, segment_start);
-    for (; first + 3 <= queries; first += 3) score_queries<3>(first, start, segment_start);
-    for (; first < queries; ++first) score_queries<1>(first, start, segment_start);
+    for (; first + 8 <= queries; first += 8) score_run<8>(first, blocks, in_segment);
+    for (; first + 4 <= queries; first += 4) score_run<4>(first, blocks, in_segment);
+    if (first + 3 <= queries) {
+      score_run<3>(first, blocks, in_segment);
+    } else if (first + 2 <= queries) {
+      score_run<2>(first, blocks, in_segment);
+    } else if (first < queries) {
+      score_run<1>(first, blocks, in_segment);
+    }
   }
 
   // Turns a query's scores into weights; writes the maximum and the sum of weights.
@@ -168,18 +229,36 @@ struct Attention {
     result[task.head_dim + 1] = sum<S>(weights);
   }
 
+  template <int kCount>
+  void add_to_queries(std::uint32_t query, std::uint32_t in_segment, std::uint32_t count) {
+    const float* weights = scores + query * kSegmentTokens + in_segment;
+    float* sums = results + query * result_stride;
+    std::uint32_t d = 0;
+    for (; d + 64 <= task.head_dim; d += 64) {
+      add_values<S, kCount, 4>(values + d, task.head_dim, weights, count, sums + d, result_stride);
+    }
+    for (; d < task.head_dim; d += 16) {
+      add_values<S, kCount, 1>(values + d, task.head_dim, weights, count, sums + d, result_stride);
+    }
+  }
+
+  // Queries that see the same number of the block's tokens are taken together.
   void add_block(std::uint32_t start, std::uint32_t segment_start) {
-    const std::uint32_t first = start <= task.position ? 0 : (start - task.position) * task.heads;
-    for (std::uint32_t query = first; query < queries; ++query) {
-      const float* weights = scores + query * kSegmentTokens + (start - segment_start);
+    const std::uint32_t in_segment = start - segment_start;
+    std::uint32_t query = start <= task.position ? 0 : (start - task.position) * task.heads;
+    while (query < queries) {
       const std::uint32_t count = visible(position(query), start);
-      float* sums = results + query * result_stride;
-      std::uint32_t d = 0;
-      for (; d + 64 <= task.head_dim; d += 64) {
-        add_values<S, 4>(values + d, task.head_dim, weights, count, sums + d);
-      }
-      for (; d < task.head_dim; d += 16) {
-        add_values<S, 1>(values + d, task.head_dim, weights, count, sums + d);
+      std::uint32_t run = 1;
+      while (run < 6 && query + run < queries && visible(position(query + run), start) == count) ++run;
+      if (run == 6) {
+        add_to_queries<6>(query, in_segment, count);
+        query += 6;
+      } else if (run >= 3) {
+        add_to_queries<3>(query, in_segment, count);
+        query += 3;
+      } else {
+        add_to_queries<1>(query, in_segment, count);
+        query += 1;
       }
     }
   }
@@ -190,6 +269,14 @@ struct Attention {
     }
   }
 
+  // A head's part of a block is a short run far from the next one's: the CPU does not see it coming.
+  void prefetch(std::uint32_t block, std::size_t offset) const {
+    if (block > (task.position + task.rows - 1) / kBlock) return;
+    const std::byte* from = task.pool + task.blocks[block] * task.block_bytes + offset;
+    for (std::size_t line = 0; line < std::size_t{2} * kBlock * task.head_dim; line += 64)
+      S::prefetch(from + line);
+  }
+
   void run_segment(std::uint32_t segment) {
     const std::uint32_t last = task.position + task.rows - 1;
     const std::uint32_t segment_start = segment * kSegmentTokens;
@@ -198,10 +285,17 @@ struct Attention {
     // The first query that reaches the segment.
     const std::uint32_t first =
         segment_start <= task.position ? 0 : (segment_start - task.position) * task.heads;
-    for (std::uint32_t start = segment_start; start < stop; start += kBlock) {
-      const std::byte* block = task.pool + task.blocks[start / kBlock] * task.block_bytes;
-      load_keys<S>(block + task.key_offset, task.head_dim, visible(last, start), keys);
-      score_block(start, segment_start);
+    for (std::uint32_t start = segment_start; start < stop; start += kScoredBlocks * kBlock) {
+      std::uint32_t blocks = 0;
+      for (; blocks < kScoredBlocks && start + blocks * kBlock < stop; ++blocks) {
+        const std::uint32_t at = start + blocks * kBlock;
+        const std::byte* block = task.pool + task.blocks[at / kBlock] * task.block_bytes;
+        prefetch(at / kBlock + kScoredBlocks, task.key_offset);
+        prefetch(at / kBlock, task.value_offset);
+        load_keys<S>(block + task.key_offset, task.head_dim, visible(last, at),
+                     keys + blocks * keys_stride());
+      }
+      score_blocks(start, blocks, segment_start);
     }
     for (std::uint32_t query = first; query < queries; ++query) {
       soften(query, segment_start, stop);

@@ -29,11 +29,27 @@ void rms_norm(const float* x, const float* weight, float* out, std::uint32_t siz
   for (std::uint32_t j = 0; j < size; ++j) out[j] = x[j] * factor * weight[j];
 }
 
+// Each sum folds halves onto halves, as sum() does; sixteen of them are folded side by side.
 template <class S>
 void group_sums(const float* x, float* sums, std::uint32_t groups) {
-  for (std::uint32_t g = 0; g < groups; ++g, x += 32) {
-    sums[g] = sum<S>(S::add(S::load(x), S::load(x + 16)));
+  std::uint32_t g = 0;
+  for (; g + kLanes <= groups; g += kLanes) {
+    typename S::V rows[kLanes];
+    typename S::V columns[kLanes];
+#pragma GCC unroll 16
+    for (std::uint32_t i = 0; i < kLanes; ++i) {
+      const float* at = x + 32 * (g + i);
+      rows[i] = S::add(S::load(at), S::load(at + 16));
+    }
+    S::transpose(rows, columns);
+#pragma GCC unroll 4
+    for (std::uint32_t width = 8; width > 0; width /= 2) {
+#pragma GCC unroll 8
+      for (std::uint32_t i = 0; i < width; ++i) columns[i] = S::add(columns[i], columns[i + width]);
+    }
+    S::store(sums + g, columns[0]);
   }
+  for (; g < groups; ++g) sums[g] = sum<S>(S::add(S::load(x + 32 * g), S::load(x + 32 * g + 16)));
 }
 
 template <class S>
@@ -74,6 +90,35 @@ void exponentials(float* x, std::uint32_t size, float maximum, float scale) {
   for (std::uint32_t lane = 0; i + lane < size; ++lane) lanes[lane] = x[i + lane];
   S::store(lanes, exponent_weight<S>(S::load(lanes), maximum, scale));
   for (std::uint32_t lane = 0; i + lane < size; ++lane) x[i + lane] = lanes[lane];
+}
+
+template <class S>
+float fma_chains(std::uint32_t rounds) {
+  typename S::V acc[24];
+#pragma GCC unroll 24
+  for (int i = 0; i < 24; ++i) acc[i] = S::set(static_cast<float>(i));
+  const auto factor = S::set(0.999f);
+  const auto term = S::set(0.5f);
+  for (std::uint32_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 24
+    for (int i = 0; i < 24; ++i) acc[i] = S::fma(acc[i], factor, term);
+  }
+  auto total = acc[0];
+  for (int i = 1; i < 24; ++i) total = S::add(total, acc[i]);
+  return sum<S>(total);
+}
+
+template <class S>
+float read_all(const float* from, std::size_t size) {
+  typename S::V acc[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) acc[i] = S::zero();
+  for (std::size_t at = 0; at < size; at += 8 * kLanes) {
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < 8; ++i) acc[i] = S::add(acc[i], S::load(from + at + i * kLanes));
+  }
+  for (int i = 1; i < 8; ++i) acc[0] = S::add(acc[0], acc[i]);
+  return sum<S>(acc[0]);
 }
 
 }  // namespace

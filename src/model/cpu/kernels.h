@@ -19,6 +19,8 @@ inline constexpr std::uint32_t kLanes = 16;
 inline constexpr std::uint32_t kPanelStep = 2;
 // Tokens of one softmax pass; longer contexts merge passes in order.
 inline constexpr std::uint32_t kSegmentTokens = 256;
+// KV blocks whose keys are held at once.
+inline constexpr std::uint32_t kScoredBlocks = 4;
 // (row, head) pairs of one attention task at most.
 inline constexpr std::uint32_t kAttentionQueries = 48;
 
@@ -84,7 +86,7 @@ struct AttentionTask {
 };
 
 constexpr std::size_t attention_scratch_floats(std::uint32_t head_dim) {
-  return std::size_t{2} * kLanes * head_dim +
+  return std::size_t{kScoredBlocks + 1} * kLanes * head_dim +
          std::size_t{kAttentionQueries} * (kSegmentTokens + head_dim + 2 + kLanes);
 }
 
@@ -107,6 +109,10 @@ struct Kernels {
   // x = exp((x - maximum) * scale), and 0 where the exponent is below -87 or not a number; in place, any
   // size.
   void (*exponentials)(float* x, std::uint32_t size, float maximum, float scale) = nullptr;
+  // What benchmarks measure the machine with: 24 independent chains of `rounds` fused multiply-adds of 16
+  // lanes, and the reading of `size` floats, a multiple of 128. The results are of no use but to be computed.
+  float (*fma_chains)(std::uint32_t rounds) = nullptr;
+  float (*read_all)(const float* from, std::size_t size) = nullptr;
   // out = silu(gate) * up; size: a multiple of 16
   void (*swiglu)(const float* gate, const float* up, float* out, std::uint32_t size) = nullptr;
 };

@@ -21,6 +21,8 @@ constexpr Kernels make_kernels(Isa isa) {
           .rotate = rotate<S>,
           .store_half = store_half<S>,
           .exponentials = exponentials<S>,
+          .fma_chains = fma_chains<S>,
+          .read_all = read_all<S>,
           .swiglu = swiglu<S>};
 }
 

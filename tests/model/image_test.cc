@@ -1,0 +1,137 @@
+#include "model/image.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "model/image_plan.h"
+#include "model/memory_image.h"
+#include "model/packed_matrix.h"
+#include "model/temporary_directory.h"
+#include "model/tiny_checkpoint.h"
+
+namespace switchyard::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Image : public testing::Test {
+ protected:
+  Image() { ::setenv("XDG_CACHE_HOME", folder_.path().c_str(), 1); }
+  ~Image() override { ::unsetenv("XDG_CACHE_HOME"); }
+
+  std::vector<fs::path> images() const {
+    std::vector<fs::path> found;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder_ / "switchyard" / "images", error)) {
+      found.push_back(entry.path());
+    }
+    return found;
+  }
+
+  TemporaryDirectory folder_;
+};
+
+TinyModel tiny(std::uint64_t seed = 1) {
+  TinyModel model = TinyModel::of_type(DType::q4_1);
+  model.seed = seed;
+  return model;
+}
+
+TEST_F(Image, IsBuiltOnceAndThenOnlyMapped) {
+  const fs::path path = folder_ / "tiny.gguf";
+  write_tiny_gguf(path, tiny());
+  std::uint64_t done = 0;
+  std::uint64_t total = 0;
+  const auto progress = [&](std::uint64_t now, std::uint64_t of) { done = now, total = of; };
+  const auto first = ModelImage::open(path, progress);
+  ASSERT_TRUE(first) << first.error().message;
+  EXPECT_GT(total, 0u);
+  EXPECT_EQ(done, total);
+  EXPECT_EQ((*first)->config().hidden, tiny().config.hidden);
+  EXPECT_FALSE((*first)->tokenizer().empty());
+  EXPECT_EQ((*first)->hash().size(), 64u);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>((*first)->bytes().data()) % 4096, 0u);
+
+  total = 0;
+  const auto second = ModelImage::open(path, progress);
+  ASSERT_TRUE(second);
+  EXPECT_EQ(total, 0u);
+  EXPECT_EQ((*second)->hash(), (*first)->hash());
+  EXPECT_EQ(images().size(), 1u);
+  const auto by_image = ModelImage::open(images().front());
+  ASSERT_TRUE(by_image);
+  EXPECT_EQ((*by_image)->hash(), (*first)->hash());
+}
+
+TEST_F(Image, HoldsWhatThePlanPacks) {
+  const fs::path path = folder_ / "tiny.gguf";
+  TinyModel model = TinyModel::of_type(DType::q8_0, Architecture::qwen2);
+  model.config.tied_embeddings = false;
+  write_tiny_gguf(path, model);
+  const auto image = ModelImage::open(path);
+  ASSERT_TRUE(image) << image.error().message;
+  const auto checkpoint = Checkpoint::open(path);
+  ASSERT_TRUE(checkpoint);
+  const auto plan = plan_image((*checkpoint)->config(), (*checkpoint)->tensors());
+  ASSERT_TRUE(plan);
+  for (const PlannedEntry& entry : *plan) {
+    SCOPED_TRACE(entry.name);
+    if (entry.is_matrix) {
+      const auto matrix = (*image)->matrix(entry.name);
+      ASSERT_TRUE(matrix) << matrix.error().message;
+      const std::vector<std::byte> packed = pack(entry.matrix, entry.tensors);
+      ASSERT_EQ(matrix->bytes.size(), packed.size());
+      EXPECT_EQ(0, std::memcmp(matrix->bytes.data(), packed.data(), packed.size()));
+      EXPECT_EQ(matrix->interleaved, entry.matrix.interleaved);
+    } else {
+      const auto vector = (*image)->vector(entry.name);
+      ASSERT_TRUE(vector);
+      EXPECT_EQ(std::vector<float>(vector->begin(), vector->end()), pack_vector(entry));
+    }
+  }
+  EXPECT_FALSE((*image)->matrix("nothing"));
+  EXPECT_FALSE((*image)->vector("embedding"));
+  EXPECT_FALSE((*image)->matrix("output_norm"));
+}
+
+TEST_F(Image, OtherBytesMakeAnotherImage) {
+  const fs::path path = folder_ / "tiny.gguf";
+  write_tiny_gguf(path, tiny());
+  const auto first = ModelImage::open(path);
+  ASSERT_TRUE(first);
+  const std::string before((*first)->hash());
+  fs::remove(path);
+  write_tiny_gguf(path, tiny(2));
+  const auto second = ModelImage::open(path);
+  ASSERT_TRUE(second);
+  EXPECT_NE((*second)->hash(), before);
+  EXPECT_EQ(images().size(), 2u);
+}
+
+TEST_F(Image, DamagedImageIsMadeAnew) {
+  const fs::path path = folder_ / "tiny.gguf";
+  write_tiny_gguf(path, tiny());
+  ASSERT_TRUE(ModelImage::open(path));
+  ASSERT_EQ(images().size(), 1u);
+  fs::resize_file(images().front(), fs::file_size(images().front()) / 2);
+  EXPECT_FALSE(ModelImage::open(images().front()));
+  const auto again = ModelImage::open(path);
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_TRUE((*again)->matrix("embedding"));
+}
+
+TEST_F(Image, SaysWhatIsMissing) {
+  const auto image = ModelImage::open(folder_ / "nothing.gguf");
+  ASSERT_FALSE(image);
+  EXPECT_EQ(image.error().code, ErrorCode::not_found);
+  EXPECT_NE(image.error().message.find("nothing.gguf"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace switchyard::model
