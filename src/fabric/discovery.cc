@@ -19,7 +19,6 @@ constexpr Known kNetworks[] = {
 
 Result<std::shared_ptr<Fabric>> open_fabric(const std::string& name, const FabricOptions& options) {
   if (name == "shm") return open_shm_fabric(options);
-  if (name == "ofi-shm") return open_ofi_fabric("shm", name, options);
   return open_ofi_fabric(name, name, options);
 }
 

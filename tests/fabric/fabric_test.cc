@@ -1,0 +1,132 @@
+// The contract of a rail (fabric/fabric.h), on every backend: two rails of one process, driven by one thread.
+#include "fabric/fabric.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "base/log.h"
+#include "switchyard/time.h"
+
+namespace switchyard::fabric {
+namespace {
+
+class Rails : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    spdlog::set_level(spdlog::level::off);
+    auto a = open_fabric(GetParam(), {}), b = open_fabric(GetParam(), {});
+    if (!a || !b) GTEST_SKIP() << (a ? b : a).error().message;
+    a_ = *a;
+    b_ = *b;
+    target_.resize(1 << 20);
+    source_.resize(1 << 20);
+    for (std::size_t i = 0; i < source_.size(); ++i) source_[i] = static_cast<std::byte>(i * 7 + i / 251);
+    from_ = std::move(*a_->register_memory(source_.data(), source_.size()));
+    to_ = std::move(*b_->register_memory(target_.data(), target_.size()));
+    peer_ = *a_->add_peer(b_->address());
+    ASSERT_TRUE(b_->add_peer(a_->address()));
+  }
+  WriteRequest request(std::uint64_t offset, std::uint64_t bytes, std::uint64_t cookie) {
+    return {.source = source_.data() + offset,
+            .source_memory = from_.get(),
+            .bytes = bytes,
+            .target_address = to_->remote_address() + offset,
+            .target_key = to_->remote_key(),
+            .cookie = cookie};
+  }
+  // Posts everything and polls both sides until so many writes are complete and so many immediates have come.
+  void drive(std::vector<WriteRequest> requests, std::size_t immediates) {
+    const TimePoint deadline = monotonic_now() + std::chrono::seconds(30);
+    std::size_t posted = 0, complete = 0;
+    std::array<Completion, 16> completions;
+    while (complete < requests.size() || arrived_.size() < immediates) {
+      ASSERT_LT(monotonic_now(), deadline);
+      if (posted < requests.size()) posted += a_->post(peer_, std::span(requests).subspan(posted));
+      for (std::size_t i = 0, n = a_->poll(completions); i < n; ++i) {
+        ASSERT_NE(completions[i].kind, Completion::Kind::arrived);
+        complete += completions[i].count;
+        (completions[i].kind == Completion::Kind::failed ? failed_ : delivered_)[completions[i].cookie] +=
+            completions[i].count;
+      }
+      for (std::size_t i = 0, n = b_->poll(completions); i < n; ++i) {
+        ASSERT_EQ(completions[i].kind, Completion::Kind::arrived);
+        arrived_.push_back(completions[i].immediate);
+      }
+    }
+  }
+
+  std::vector<std::byte> source_, target_;
+  std::shared_ptr<Fabric> a_, b_;
+  std::unique_ptr<LocalMemory> from_, to_;
+  PeerId peer_ = 0;
+  std::map<std::uint64_t, std::size_t> delivered_, failed_;
+  std::vector<std::uint32_t> arrived_;
+};
+
+INSTANTIATE_TEST_SUITE_P(All, Rails, ::testing::Values("shm", "net", "tcp;ofi_rxm"), [](const auto& info) {
+  std::string name = info.param;
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  return name;
+});
+
+TEST_P(Rails, EveryWriteCompletesOnceAndEveryImmediateArrivesOnce) {
+  std::vector<WriteRequest> requests;
+  std::vector<std::uint32_t> sent;
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    requests.push_back(request(i * 1000, i, i));
+    if (i % 3 != 0) continue;
+    requests.back().has_immediate = true;
+    requests.back().immediate = 0x8000'0000 + i;
+    sent.push_back(requests.back().immediate);
+  }
+  drive(requests, sent.size());
+  std::sort(arrived_.begin(), arrived_.end());
+  EXPECT_EQ(arrived_, sent);
+  EXPECT_TRUE(failed_.empty());
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    ASSERT_EQ(delivered_[i], 1u);
+    ASSERT_TRUE(
+        std::equal(target_.begin() + i * 1000, target_.begin() + i * 1000 + i, source_.begin() + i * 1000));
+  }
+}
+
+TEST_P(Rails, AnAddressOfSomethingElseIsRefused) {
+  EXPECT_FALSE(a_->add_peer({}));
+  EXPECT_FALSE(a_->add_peer(std::vector<std::byte>(7)));
+}
+
+TEST_P(Rails, RemovedAndAddedAgain) {
+  drive({request(0, 100, 1)}, 0);
+  a_->remove_peer(peer_);
+  auto again = a_->add_peer(b_->address());
+  ASSERT_TRUE(again);
+  peer_ = *again;
+  WriteRequest last = request(1000, 100, 2);
+  last.has_immediate = true;
+  last.immediate = 5;
+  drive({last}, 1);
+  EXPECT_EQ(delivered_[2], 1u);
+  EXPECT_EQ(arrived_, std::vector<std::uint32_t>{5});
+}
+
+TEST(Fabrics, AreListedWithAWordEach) {
+  const auto reports = list_fabrics();
+  for (const char* name : {"shm", "net", "tcp;ofi_rxm", "efa"}) {
+    const auto found =
+        std::find_if(reports.begin(), reports.end(), [&](const auto& each) { return each.name == name; });
+    ASSERT_NE(found, reports.end()) << name;
+    EXPECT_FALSE(found->detail.empty()) << name;
+  }
+  auto chosen = automatic_fabric("127.0.0.1");
+  ASSERT_TRUE(chosen);
+  EXPECT_TRUE(std::any_of(reports.begin(), reports.end(),
+                          [&](const auto& each) { return each.name == *chosen && each.usable; }));
+  EXPECT_EQ(open_fabric("nonsense", {}).error().code, ErrorCode::unsupported);
+}
+
+}  // namespace
+}  // namespace switchyard::fabric
