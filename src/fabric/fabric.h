@@ -113,8 +113,8 @@ struct FabricOptions {
   std::uint32_t max_peers = 512;
 };
 
-// `name` is "shm", a provider of libfabric ("net", "tcp;ofi_rxm", "efa"), or "ofi-shm" for libfabric's shared
-// memory. Errors: unsupported (with the reason), io.
+// `name` is "shm", or a provider of libfabric ("net", "tcp;ofi_rxm", "efa").
+// Errors: unsupported (with the reason), io.
 Result<std::shared_ptr<Fabric>> open_fabric(const std::string& name, const FabricOptions& options);
 
 // One line of `switchyard doctor`.
