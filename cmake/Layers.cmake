@@ -46,6 +46,7 @@ function(switchyard_test name)
   add_dependencies(all_tests test_${name})
   target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   target_link_libraries(test_${name} PRIVATE ${arg_LAYERS} GTest::gtest_main)
-  gtest_discover_tests(test_${name} DISCOVERY_MODE PRE_TEST
+  # Test data is found from the root of the repository.
+  gtest_discover_tests(test_${name} DISCOVERY_MODE PRE_TEST WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
                        PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 300)
 endfunction()

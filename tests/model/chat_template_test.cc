@@ -13,7 +13,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Json references() {
-  std::ifstream file(std::filesystem::path(__FILE__).parent_path().parent_path() / "data" /
+  std::ifstream file(std::filesystem::path("tests/data") /
                      "chat_templates.json");
   return Json::parse(file);
 }

@@ -27,7 +27,7 @@ std::vector<std::byte> from_hexadecimal(const std::string& text) {
 class Dequantize : public testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
-    const auto data = std::filesystem::path(__FILE__).parent_path().parent_path() / "data";
+    const auto data = std::filesystem::path("tests/data");
     std::ifstream file(data / "dequantize_references.json");
     const auto reference = nlohmann::json::parse(file).at(std::string(to_string(GetParam())));
     blocks_ = from_hexadecimal(reference.at("blocks"));

@@ -21,7 +21,7 @@ namespace switchyard::model {
 namespace {
 
 nlohmann::json read_references(const std::string& name) {
-  std::ifstream file(std::filesystem::path(__FILE__).parent_path().parent_path() / "data" / name);
+  std::ifstream file(std::filesystem::path("tests/data") / name);
   return nlohmann::json::parse(file);
 }
 

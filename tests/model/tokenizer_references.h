@@ -18,7 +18,7 @@
 namespace switchyard::model {
 
 inline std::filesystem::path test_data() {
-  return std::filesystem::path(__FILE__).parent_path().parent_path() / "data";
+  return std::filesystem::path("tests/data");
 }
 
 inline nlohmann::json read_json(const std::filesystem::path& path) {
