@@ -91,7 +91,9 @@ Result<std::vector<std::string>> read_prompts(const Arguments& arguments) {
     std::ifstream file;
     if (arguments.prompt_file != "-") {
       file.open(arguments.prompt_file, std::ios::binary);
-      if (!file) return fail(ErrorCode::not_found, "cannot read {}", arguments.prompt_file);
+      std::error_code error;
+      if (!file || std::filesystem::is_directory(arguments.prompt_file, error))
+        return fail(ErrorCode::not_found, "cannot read {}", arguments.prompt_file);
     }
     std::istream& stream = arguments.prompt_file == "-" ? std::cin : file;
     prompts.emplace_back(std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>());
@@ -124,6 +126,7 @@ Status generate(Arguments& arguments) {
   if (auto applied = apply(arguments.pool, config); !applied) return applied;
   auto pool = start_pool(config);
   if (!pool) return pass(pool.error());
+  if (auto ready = wait_ready(**pool); !ready) return ready;
   pool::Generator& generator = (*pool)->generator();
   const pool::ServedModel& model = generator.models().front();
   auto spec = model::TokenizerSpec::parse(model.image->tokenizer());
@@ -186,6 +189,9 @@ Status generate(Arguments& arguments) {
   }
   pthread_kill(interrupt.native_handle(), SIGTERM);
   interrupt.join();
+  if (result && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+    return fail(ErrorCode::io, "the output could not be written");
+  }
   return result;
 }
 

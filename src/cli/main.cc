@@ -1,10 +1,26 @@
 // The `switchyard` program.
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <csignal>
+#include <exception>
 
 #include "cli/commands.h"
 
+namespace {
+
+// Libraries that are loaded with the program may have installed handlers of their own, which hide what a
+// process died of and write files where it stands.
+void restore_signals() {
+  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGINT, SIGTERM})
+    std::signal(signal, SIG_DFL);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   using namespace switchyard::cli;
+  restore_signals();
   CLI::App app(
       "Switchyard serves large language models from separate prefill and decode processes and moves their "
       "state between them.",
@@ -20,5 +36,10 @@ int main(int argc, char** argv) {
   add_bench(app, chosen);
   add_instance(app, chosen);
   CLI11_PARSE(app, argc, argv);
-  return chosen();
+  try {
+    return chosen();
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "switchyard: {}\n", error.what());
+    return 1;
+  }
 }

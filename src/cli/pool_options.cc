@@ -66,6 +66,17 @@ Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config) {
   return pool::Pool::start(config, program_path());
 }
 
+Status wait_ready(pool::Pool& pool) {
+  constexpr Nanos kLimit = std::chrono::seconds(60);
+  constexpr Nanos kPoll = std::chrono::milliseconds(50);
+  const TimePoint limit = monotonic_now() + kLimit;
+  while (true) {
+    const Status ready = pool.wait_ready(monotonic_now() + kPoll);
+    if (ready || ready.error().code != ErrorCode::timed_out || monotonic_now() > limit) return ready;
+    if (stop_requested(Nanos::zero())) return fail(ErrorCode::cancelled, "interrupted");
+  }
+}
+
 void hold_stop_signals() {
   const sigset_t signals = stop_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);

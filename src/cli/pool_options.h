@@ -26,6 +26,10 @@ Status apply(const PoolArguments& arguments, pool::PoolConfig& config);
 // Starts the pool, with a bar while the model image is built. Holds stop signals from then on.
 Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config);
 
+// Waits until all instances take requests. Errors: cancelled (a stop signal came), io and timed_out, saying
+// why.
+Status wait_ready(pool::Pool& pool);
+
 // Blocks SIGINT and SIGTERM in this thread and those that it starts, so that wait_for_stop() gets them.
 // Ignores SIGPIPE. Call first.
 void hold_stop_signals();

@@ -11,8 +11,6 @@
 namespace switchyard::cli {
 namespace {
 
-constexpr Nanos kReadyLimit = std::chrono::seconds(60);
-constexpr Nanos kReadyPoll = std::chrono::milliseconds(50);
 constexpr Nanos kStopLimit = std::chrono::seconds(5);
 
 struct Arguments {
@@ -38,13 +36,9 @@ Status serve(const Arguments& arguments) {
   auto gateway = gateway::Gateway::start(
       {.host = config.host, .port = config.port, .api_keys = config.api_keys}, (*pool)->generator());
   if (!gateway) return pass(gateway.error());
-  const TimePoint limit = monotonic_now() + kReadyLimit;
-  Status ready = (*pool)->wait_ready(monotonic_now());
-  while (!ready && monotonic_now() < limit) {
-    if (stop_requested(Nanos::zero())) return {};
-    ready = (*pool)->wait_ready(monotonic_now() + kReadyPoll);
+  if (auto ready = wait_ready(**pool); !ready) {
+    return ready.error().code == ErrorCode::cancelled ? Status{} : ready;
   }
-  if (!ready) log::warn("{}; requests wait until they are", ready.error().message);
   log::info("serving {} on http://{}:{} (OpenAI API under /v1); Ctrl-C stops",
             (*pool)->generator().models().front().id, config.host, (*gateway)->port());
   wait_for_stop();

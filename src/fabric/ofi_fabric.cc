@@ -10,7 +10,9 @@
 #include <rdma/fi_errno.h>
 #include <rdma/fi_rma.h>
 
+#include <array>
 #include <atomic>
+#include <csignal>
 #include <cstring>
 #include <random>
 
@@ -18,6 +20,24 @@
 
 namespace switchyard::fabric {
 namespace {
+
+// Puts back the handlers of fatal signals: libfabric loads providers that install their own, which hide what
+// a process died of and write files where it stands.
+class KeepSignalHandlers {
+ public:
+  KeepSignalHandlers() {
+    for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], nullptr, &before_[i]);
+  }
+  ~KeepSignalHandlers() {
+    for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &before_[i], nullptr);
+  }
+  KeepSignalHandlers(const KeepSignalHandlers&) = delete;
+  KeepSignalHandlers& operator=(const KeepSignalHandlers&) = delete;
+
+ private:
+  static constexpr std::array kSignals = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGINT, SIGTERM};
+  std::array<struct sigaction, kSignals.size()> before_{};
+};
 
 constexpr std::uint32_t kContexts = 2048;           // writes in flight, all peers
 constexpr std::uint64_t kMaxWriteBytes = 4u << 20;  // longer ones are split: fairness, and room to cancel
@@ -58,6 +78,7 @@ Result<Info> query(const std::string& provider, const std::string& host) {
   hints->fabric_attr->prov_name = strdup(provider.c_str());
   fi_info* found = nullptr;
   const bool at_host = wants_host(provider);
+  const KeepSignalHandlers keep;
   const int code = fi_getinfo(kApiVersion, at_host ? host.c_str() : nullptr, nullptr, at_host ? FI_SOURCE : 0,
                               hints.get(), &found);
   if (code == -FI_ENODATA) {

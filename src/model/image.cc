@@ -2,6 +2,9 @@
 // checkpoint's bytes and the layout's version. An image that is not there, or damaged, is made anew.
 #include "model/image.h"
 
+#include <unistd.h>
+
+#include <fstream>
 #include <utility>
 #include <vector>
 
@@ -156,6 +159,30 @@ Status write_image(const Checkpoint& checkpoint, const std::string& hash, const 
   return (*writer)->finish();
 }
 
+fs::path note_of(const fs::path& image) { return image.string() + ".sha256"; }
+
+// Notes the image's hash beside it. The hash is remembered, so that the file is read again only when it was
+// touched.
+Status note_as_written(const fs::path& image) {
+  const auto hash = hash_files(std::span(&image, 1), HashOptions::with_default_cache());
+  if (!hash) return pass(hash.error());
+  const fs::path temporary = fmt::format("{}.{}", note_of(image).string(), getpid());
+  std::ofstream(temporary) << *hash;
+  std::error_code error;
+  fs::rename(temporary, note_of(image), error);
+  if (error) return fail(ErrorCode::io, "cannot write {}: {}", note_of(image).string(), error.message());
+  return {};
+}
+
+// Whether the image has the bytes that were noted.
+bool is_as_written(const fs::path& image) {
+  std::ifstream note(note_of(image));
+  std::string expected;
+  if (!(note >> expected)) return false;
+  const auto hash = hash_files(std::span(&image, 1), HashOptions::with_default_cache());
+  return hash && *hash == expected;
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const ModelImage>> ModelImage::open(const fs::path& path, const Progress& progress) {
@@ -164,12 +191,14 @@ Result<std::shared_ptr<const ModelImage>> ModelImage::open(const fs::path& path,
   if (!checkpoint_hash) return pass(checkpoint_hash.error());
   const std::string hash = image_hash(*checkpoint_hash);
   const fs::path target = cache_directory() / "images" / (hash + ".image");
-  if (auto image = MappedImage::open(target); image) return image;
-
+  if (is_as_written(target)) {
+    if (auto image = MappedImage::open(target); image) return image;
+  }
   auto checkpoint = Checkpoint::open(path);
   if (!checkpoint) return pass(checkpoint.error());
   log::info("preparing {} ({}) for this program; needed once", path.string(), (*checkpoint)->format());
   if (auto status = write_image(**checkpoint, hash, target, progress); !status) return pass(status.error());
+  if (auto status = note_as_written(target); !status) return pass(status.error());
   return MappedImage::open(target);
 }
 

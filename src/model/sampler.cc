@@ -46,6 +46,7 @@ struct Candidate {
 
 // The `count` first of all values, in order.
 std::vector<Candidate> first_candidates(std::span<const float> values, std::size_t count) {
+  if (count == 0) return {};
   std::vector<Candidate> heap;  // the last of those kept is on top
   heap.reserve(count);
   for (std::size_t i = 0; i < values.size(); ++i) {

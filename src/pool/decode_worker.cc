@@ -4,6 +4,7 @@
 // Blocks are taken as a request grows. When none is left the youngest request gives up its place and is
 // replayed by the router; its tokens are the same then, because a row's numbers depend on the row alone.
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "base/log.h"
@@ -382,6 +383,10 @@ void DecodeWorker::compute_step() {
 
 void DecodeWorker::take_token(Requests::iterator entry, std::span<float> logits) {
   Request& request = entry->second;
+  if (std::none_of(logits.begin(), logits.end(), [](float logit) { return std::isfinite(logit); })) {
+    return end(entry, Outcome::failed,
+               {ErrorCode::corrupt, "the model gave no finite logits; is its checkpoint damaged?"});
+  }
   model::SampledToken sampled =
       model::sample(logits, request.generate.sampling, request.prompt(), request.output());
   const auto& ends = request.generate.end_tokens;

@@ -1,6 +1,7 @@
 #include "pool/pool.h"
 
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <ctime>
@@ -47,6 +48,14 @@ std::uint32_t served_context(const PoolConfig& config, const model::ModelConfig&
 
 Result<std::unique_ptr<Pool>> Pool::start(const PoolConfig& config, const std::filesystem::path& program) {
   if (auto valid = validate(config); !valid) return pass(valid.error());
+  const std::uint64_t instances = config.prefill + config.decode + config.unified;
+  const auto memory =
+      static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  if (config.kv_bytes > memory / instances) {
+    return fail(ErrorCode::invalid,
+                "kv_memory of {} MiB for each of {} instances is more than this machine's {} MiB",
+                config.kv_bytes >> 20, instances, memory >> 20);
+  }
   auto image = model::ModelImage::open(config.model);
   if (!image) return pass(image.error());
   const model::ModelConfig& model = (*image)->config();

@@ -123,11 +123,19 @@ void Router::said_hello(const PeerAddress& from, const Hello& hello) {
 
 Status Router::wait_ready(TimePoint deadline) const {
   std::unique_lock lock(mutex_);
-  const auto ready = [this] {
-    return std::all_of(instances_.begin(), instances_.end(),
-                       [](const auto& entry) { return entry.second.ready; });
+  const auto is_ready = [](const auto& entry) { return entry.second.ready; };
+  const auto is_hopeless = [](const auto& entry) {
+    return !entry.second.ready && entry.second.status.restarts >= kHopeless;
   };
-  if (changed_.wait_until(lock, deadline, ready)) return {};
+  const bool settled = changed_.wait_until(lock, deadline, [&] {
+    return std::all_of(instances_.begin(), instances_.end(), is_ready) ||
+           std::any_of(instances_.begin(), instances_.end(), is_hopeless);
+  });
+  if (settled && std::all_of(instances_.begin(), instances_.end(), is_ready)) return {};
+  if (settled) {
+    const auto& status = std::find_if(instances_.begin(), instances_.end(), is_hopeless)->second.status;
+    return fail(ErrorCode::io, "{} does not start ({}); its own words are above", status.name, status.detail);
+  }
   std::string missing;
   for (const auto& [name, instance] : instances_) {
     if (instance.ready) continue;
@@ -207,6 +215,7 @@ void Router::strand(const std::string& instance, const std::string& why) {
   }
   // Backwards, since each goes to the front.
   for (auto id = stranded.rbegin(); id != stranded.rend(); ++id) {
+    ++requests_.find(*id)->second.deaths;
     retry(requests_.find(*id), {ErrorCode::peer_lost, fmt::format("{} ended: {}", instance, why)});
   }
   // Requests whose prefill was there come back by their decode instance, which holds their blocks.
@@ -236,6 +245,7 @@ void Router::instance_changed(const std::string& name, Role role, const std::str
                      .detail = detail,
                      .process = process,
                      .restarts = restarts};
+  changed_.notify_all();
 }
 
 Router::Instance* Router::find(const PeerAddress& address) {
@@ -308,10 +318,10 @@ void Router::retry(Requests::iterator entry, const Error& why) {
   Request& request = entry->second;
   unplace(request);
   ++replays_;
-  if (++request.failures > kMaxFailures) {
+  if (++request.failures > kMaxFailures || request.deaths > kMaxDeaths) {
     return end(
         entry, FinishReason::failed,
-        {why.code, fmt::format("given up after {} attempts; the last: {}", request.failures, why.message)});
+        {why.code, fmt::format("given up after {} attempts; the last: {}", request.attempt, why.message)});
   }
   waiting_.push_front(entry->first);
 }

@@ -44,7 +44,8 @@ class Router final : public Generator {
   void instance_changed(const std::string& name, Role role, const std::string& state,
                         const std::string& detail, int process, std::uint64_t restarts);
 
-  // Errors: timed_out, saying which instances are not ready and why.
+  // Errors: timed_out, saying which instances are not ready and why; io when one has died so often before it
+  // was ready that waiting is vain.
   Status wait_ready(TimePoint deadline) const;
 
   // Ends every request with `why`; later submissions are refused with it.
@@ -57,8 +58,11 @@ class Router final : public Generator {
   std::vector<prometheus::MetricFamily> metrics() const override;
 
  private:
-  // Replays without a new token after which a request is taken to be the cause.
+  // Replays without a new token after which a request is given up.
   static constexpr std::uint32_t kMaxFailures = 16;
+  // Decode instances that died with a request after which it is taken to be the cause.
+  static constexpr std::uint32_t kMaxDeaths = 8;
+  static constexpr std::uint64_t kHopeless = 3;  // deaths before the first Hello
 
   struct Instance {
     InstanceStatus status;
@@ -75,6 +79,7 @@ class Router final : public Generator {
     std::vector<std::int32_t> output;
     std::uint32_t attempt = 0;
     std::uint32_t failures = 0;  // since the last token
+    std::uint32_t deaths = 0;    // of the decode instance that had it
     bool placed = false;
     std::string decode;   // instance names, while placed
     std::string prefill;  // empty: unified

@@ -1,6 +1,7 @@
 """The program's commands as a user types them, with good input and bad."""
 
 import json
+import os
 import random
 import subprocess
 
@@ -47,6 +48,8 @@ def test_inspect_and_doctor_print_json():
     ["generate", "--prompt", "x", "--fabric", "carrier-pigeon"],
     ["generate", "--prompt", "x", "--kv-memory", "lots"],
     ["generate", "--prompt", "x", "--kv-memory", "1KiB"],
+    ["generate", "--prompt", "x", "--kv-memory", "99TiB"],
+    ["generate", "--prompt-file", "/tmp"],
     ["generate", "--prompt", "x", "--temperature", "-3"],
     ["generate", "--prompt", "word " * 20000],
 ], ids=lambda arguments: " ".join(arguments)[:40])
@@ -92,6 +95,18 @@ def test_junk_is_refused(tmp_path):
     expect_refused(tmp_path / "junk.safetensors")
     (tmp_path / "empty").mkdir()
     expect_refused(tmp_path / "empty")
+
+
+def test_a_damaged_image_is_made_anew(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    arguments = ["generate", "--model", MODEL, "--unified", "--prompt", "The capital of France is", "--greedy",
+                 "--max-tokens", "8", "--json"]
+    first = run(*arguments, env=environment)
+    image = next((tmp_path / "switchyard" / "images").glob("*.image"))
+    with open(image, "r+b") as file:
+        file.seek(image.stat().st_size // 2)
+        file.write(b"\x55" * 100000)
+    assert run(*arguments, env=environment).stdout == first.stdout and " Paris" in first.stdout
 
 
 def test_bad_configuration(tmp_path):

@@ -66,8 +66,8 @@ class Rails : public ::testing::TestWithParam<std::string> {
   std::vector<std::uint32_t> arrived_;
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Rails, ::testing::Values("shm", "net", "tcp;ofi_rxm"), [](const auto& info) {
-  std::string name = info.param;
+INSTANTIATE_TEST_SUITE_P(All, Rails, ::testing::Values("shm", "net", "tcp;ofi_rxm"), [](const auto& rail) {
+  std::string name = rail.param;
   std::replace_if(
       name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
   return name;
