@@ -68,6 +68,12 @@ def test_disconnect_while_waiting_for_an_answer():
         server.wait_idle()
 
 
+def test_logprobs_without_alternatives(server):
+    body = {"model": server.model(), "prompt": "Hello", "max_tokens": 4, "logprobs": 0}
+    status, answer = server.post("/v1/completions", body)
+    assert status == 200 and len(answer["choices"][0]["logprobs"]["token_logprobs"]) == 4, answer
+
+
 def error_of(server, path, body):
     status, answer = server.post(path, body)
     assert set(answer["error"]) >= {"message", "type"}, answer

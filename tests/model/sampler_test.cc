@@ -152,6 +152,14 @@ TEST(Sampler, LogprobsAreOfTheDistributionBeforeTemperature) {
   EXPECT_NEAR(sampled.top[1].logprob, std::log(0.3), 1e-6);
 }
 
+TEST(Sampler, LogprobsWithoutAlternatives) {
+  std::vector<float> logits = {1, 3, 2};
+  const SampledToken sampled = sample(logits, {.temperature = 0, .logprobs = true}, {}, {});
+  EXPECT_EQ(sampled.token, 1);
+  EXPECT_LT(sampled.logprob, 0);
+  EXPECT_TRUE(sampled.top.empty());
+}
+
 TEST(Sampler, DependsOnSeedAndPositionAlone) {
   std::vector<float> logits(200);
   for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i % 7) * 0.1f;
