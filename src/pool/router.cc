@@ -174,11 +174,10 @@ void Router::took_tokens(const PeerAddress& from, const TokenBatch& batch) {
         break;
       case Outcome::retry:
         // Whoever the decode instance cannot reach is not to be tried again.
-        if (entry.error.code == ErrorCode::peer_lost) {
-          if (const auto lost = instances_.find(request.prefill);
-              lost != instances_.end() && lost->second.ready) {
-            mark_lost(lost->second, entry.error.message);
-          }
+        if (const auto lost = instances_.find(request.prefill);
+            entry.error.code == ErrorCode::peer_lost && lost != instances_.end() && lost->second.ready &&
+            key_of(lost->second.address) == request.prefill_life) {
+          mark_lost(lost->second, entry.error.message);
         }
         retry(found, entry.error);
         break;
@@ -300,6 +299,7 @@ bool Router::place(RequestId id, Request& request) {
   request.placed = true;
   request.decode = target.status.name;
   request.prefill = take_unified ? "" : prefill->status.name;
+  request.prefill_life = take_unified ? PeerKey{} : key_of(prefill->address);
   ++target.load;
   if (!take_unified) ++prefill->load;
   return true;

@@ -81,8 +81,9 @@ class Router final : public Generator {
     std::uint32_t failures = 0;  // since the last token
     std::uint32_t deaths = 0;    // of the decode instance that had it
     bool placed = false;
-    std::string decode;   // instance names, while placed
-    std::string prefill;  // empty: unified
+    std::string decode;      // instance names, while placed
+    std::string prefill;     // empty: unified
+    PeerKey prefill_life{};  // which life of that instance: its name outlives it
   };
   using Requests = std::map<RequestId, Request>;
 
