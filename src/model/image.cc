@@ -159,16 +159,19 @@ Status write_image(const Checkpoint& checkpoint, const std::string& hash, const 
   return (*writer)->finish();
 }
 
-fs::path note_of(const fs::path& image) { return image.string() + ".sha256"; }
+fs::path note_of(const fs::path& image) {
+  return cache_directory() / "hashes" / (image.filename().string() + ".written");
+}
 
-// Notes the image's hash beside it. The hash is remembered, so that the file is read again only when it was
+// Notes the image's hash. The hash is remembered, so that the file is read again only when it was
 // touched.
 Status note_as_written(const fs::path& image) {
   const auto hash = hash_files(std::span(&image, 1), HashOptions::with_default_cache());
   if (!hash) return pass(hash.error());
   const fs::path temporary = fmt::format("{}.{}", note_of(image).string(), getpid());
-  std::ofstream(temporary) << *hash;
   std::error_code error;
+  fs::create_directories(temporary.parent_path(), error);
+  std::ofstream(temporary) << *hash;
   fs::rename(temporary, note_of(image), error);
   if (error) return fail(ErrorCode::io, "cannot write {}: {}", note_of(image).string(), error.message());
   return {};
