@@ -9,10 +9,10 @@ void Worker::run() {
   while (!stopping_) {
     const TimePoint wake = more ? TimePoint::min() : report_wanted_ ? next_report_ : TimePoint::max();
     const auto events = mailbox_.take_all(wake);
-    if (!events.empty()) report_wanted_ = true;
+    // The last step of all changes the numbers, too, though nothing is left to do after it.
+    if (more || !events.empty()) report_wanted_ = true;
     for (const auto& event : events) event();
     more = work();
-    if (more) report_wanted_ = true;
     report_if_due();
   }
 }
