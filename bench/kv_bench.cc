@@ -5,6 +5,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <thread>
 
 #include "pool/pool.h"
 
@@ -69,13 +70,10 @@ Handover handover_of(const pool::Generator& generator) {
 // Instances tell their numbers now and then: waits until `count` hand-overs have been told.
 Result<Handover> wait_for_handovers(const pool::Generator& generator, double count) {
   const TimePoint limit = monotonic_now() + std::chrono::seconds(10);
-  std::mutex mutex;
-  std::condition_variable never;
-  std::unique_lock lock(mutex);
   while (monotonic_now() < limit) {
     const Handover now = handover_of(generator);
     if (now.count >= count) return now;
-    never.wait_for(lock, std::chrono::milliseconds(20));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   return fail(ErrorCode::timed_out, "the prefill instance does not report its hand-overs");
 }
