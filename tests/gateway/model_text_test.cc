@@ -10,7 +10,7 @@ namespace {
 
 TEST(ModelText, SpeaksTheDefaultModel) {
   const char* path = std::getenv("SWITCHYARD_TEST_MODEL");
-  if (path == nullptr) GTEST_SKIP() << "SWITCHYARD_TEST_MODEL does not name the default model";
+  if (path == nullptr || *path == '\0') GTEST_SKIP() << "SWITCHYARD_TEST_MODEL does not name the default model";
   auto image = model::ModelImage::open(path);
   ASSERT_TRUE(image) << image.error().message;
   const auto text = served_text_from_image({"smollm2", *image, 2048, 0});

@@ -11,7 +11,7 @@ namespace {
 
 TEST(CheckpointReal, SmolLm2OpensWithAllItsTensors) {
   const char* path = std::getenv("SWITCHYARD_TEST_MODEL");
-  if (path == nullptr) GTEST_SKIP() << "SWITCHYARD_TEST_MODEL does not name a GGUF file";
+  if (path == nullptr || *path == '\0') GTEST_SKIP() << "SWITCHYARD_TEST_MODEL does not name a GGUF file";
   const auto parts = read_checkpoint(path);
   ASSERT_TRUE(parts) << parts.error().message;
   const ModelConfig& config = parts->config;

@@ -33,7 +33,7 @@ std::shared_ptr<const ModelImage> image_of(const TinyModel& model) {
 std::shared_ptr<const ModelImage> real_image() {
   static const std::shared_ptr<const ModelImage> image = []() -> std::shared_ptr<const ModelImage> {
     const char* path = std::getenv("SWITCHYARD_TEST_MODEL");
-    if (path == nullptr) return nullptr;
+    if (path == nullptr || *path == '\0') return nullptr;
     auto parts = read_gguf(path);
     EXPECT_TRUE(parts) << parts.error().message;
     return *MemoryImage::make(parts->config, parts->tensors);

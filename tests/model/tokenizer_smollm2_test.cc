@@ -14,7 +14,7 @@ class SmolLM2Tokenizer : public testing::Test {
  protected:
   void SetUp() override {
     const char* path = std::getenv("SWITCHYARD_TEST_MODEL");
-    if (path == nullptr) GTEST_SKIP() << "SWITCHYARD_TEST_MODEL does not name the default model's GGUF file";
+    if (path == nullptr || *path == '\0') GTEST_SKIP() << "SWITCHYARD_TEST_MODEL does not name the default model's GGUF file";
     std::ifstream stream(path, std::ios::binary);
     ASSERT_TRUE(stream.good()) << path;
     // The metadata is in the first megabytes; the tensors' directory needs the whole file.
