@@ -109,8 +109,10 @@ class RawPeer {
   ~RawPeer() { ::close(socket_); }
   RawPeer(const RawPeer&) = delete;
   bool connected() const { return connected_; }
-  void say(std::span<const std::byte> bytes) {
-    static_cast<void>(::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT));
+  // Never waits; returns how many bytes went.
+  std::size_t say(std::span<const std::byte> bytes) {
+    const ssize_t count = ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    return count < 0 ? 0 : static_cast<std::size_t>(count);
   }
   void say(const transfer::Record& record) {
     std::vector<std::byte> bytes;
