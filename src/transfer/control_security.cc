@@ -11,6 +11,16 @@
 #include "base/bytes.h"
 #include "transfer/tls_stream.h"
 
+namespace switchyard {
+
+Result<std::string> make_shared_key() {
+  auto nonce = transfer::make_nonce();
+  if (!nonce) return pass(nonce.error());
+  return std::string(nonce->begin(), nonce->end());
+}
+
+}  // namespace switchyard
+
 namespace switchyard::transfer {
 
 Result<std::shared_ptr<const ControlSecurity>> ControlSecurity::create(const std::string& shared_key,
@@ -26,7 +36,8 @@ Result<std::shared_ptr<const ControlSecurity>> ControlSecurity::create(const std
   }
   const int files = !tls.certificate_file.empty() + !tls.key_file.empty() + !tls.ca_file.empty();
   if (files != 0 && (files != 3 || !tls.enabled)) {
-    return fail(ErrorCode::invalid, "TLS: a certificate, its key and a CA are needed together, and TLS enabled");
+    return fail(ErrorCode::invalid,
+                "TLS: a certificate, its key and a CA are needed together, and TLS enabled");
   }
   if (tls.enabled) {
     if (files == 0 && shared_key.empty()) {

@@ -114,8 +114,13 @@ struct Side {
   std::span<std::byte> bytes() { return memory; }
 };
 
+// What tests call a fabric may end in "+key" or "+tls": with that security.
+inline std::string plain_fabric(const std::string& fabric) { return fabric.substr(0, fabric.find('+')); }
+
 inline Side make_side(const std::string& fabric, std::size_t bytes, EngineOptions options = {}) {
-  options.fabric = fabric;
+  options.fabric = plain_fabric(fabric);
+  if (options.fabric != fabric) options.shared_key = "a key that all tests share";
+  options.tls.enabled |= fabric.ends_with("+tls");
   auto engine = TransferEngine::open(options);
   if (!engine) {
     ADD_FAILURE() << engine.error().message;
@@ -152,13 +157,13 @@ class OnFabric : public ::testing::TestWithParam<std::string> {
   void SetUp() override {
     spdlog::set_level(spdlog::level::off);
     for (const auto& report : fabric::list_fabrics()) {
-      if (report.name == GetParam() && !report.usable) GTEST_SKIP() << report.detail;
+      if (report.name == plain_fabric(GetParam()) && !report.usable) GTEST_SKIP() << report.detail;
     }
   }
   Side side(std::size_t bytes, EngineOptions options = {}) { return make_side(GetParam(), bytes, options); }
 };
 
-inline auto all_fabrics() { return ::testing::Values("shm", "net", "tcp;ofi_rxm"); }
+inline auto all_fabrics() { return ::testing::Values("shm", "net", "tcp;ofi_rxm", "shm+tls", "net+key"); }
 inline std::string fabric_name(const ::testing::TestParamInfo<std::string>& info) {
   std::string name = info.param;
   for (char& c : name) {
