@@ -32,7 +32,7 @@ constexpr std::uint32_t kReceives = 2048;           // immediates that may arriv
 constexpr std::uint32_t kDepth = 256;               // writes of one path
 constexpr std::uint32_t kWindow = 64;               // keeps a line of 400 Gb/s busy from 8 KiB on
 constexpr std::uint64_t kMaxWriteBytes = 1u << 20;  // longer ones are split: fairness, and room to cancel
-constexpr std::uint32_t kQuietPollsPerLook = 1024;  // at the device's events
+constexpr std::uint32_t kPollsPerLook = 1024;       // at the device's events
 constexpr int kPostError = 0x10000;  // completion errors above are of errno, not of ibv_wc_status
 
 bool is_refusal(ibv_wc_status status) {
@@ -134,7 +134,7 @@ class VerbsFabric final : public Fabric {
   std::uint32_t depth_ = 0;
   std::uint32_t outstanding_ = 0;  // taken, and not yet handed out as complete
   std::uint32_t owed_ = 0;         // the sum over slots
-  std::uint32_t quiet_polls_ = 0;
+  std::uint32_t polls_ = 0;
   bool armed_ = false;  // the next entry makes the channel readable
   bool port_up_ = true;
   bool lost_ = false;  // the device, or a queue
@@ -344,12 +344,7 @@ std::size_t VerbsFabric::poll(std::span<Completion> completions) {
     if (got < wanted) break;
   }
   if (receives_.wants_refill() && !receives_.refill()) lose("it takes no more receives");
-  if (sink.count != 0) {
-    quiet_polls_ = 0;
-  } else if (++quiet_polls_ >= kQuietPollsPerLook) {
-    quiet_polls_ = 0;
-    read_events();
-  }
+  if (++polls_ % kPollsPerLook == 0) read_events();
   return sink.count;
 }
 
@@ -372,8 +367,9 @@ bool VerbsFabric::read_channel() {
 }
 
 bool VerbsFabric::prepare_sleep() {
-  if (!queue_ || lost_ || !ready_.empty()) return false;
+  if (!queue_ || !ready_.empty()) return false;
   read_events();
+  if (lost_) return ready_.empty();
   if (read_channel()) armed_ = false;
   if (!armed_) {
     if (ibv_req_notify_cq(queue_.get(), 0) != 0) return false;
