@@ -8,9 +8,6 @@
 #include "fabric/verbs_fabric.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
-#include <sys/epoll.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -23,6 +20,7 @@
 #include "fabric/verbs_queue_pair.h"
 #include "fabric/verbs_receives.h"
 #include "fabric/verbs_token.h"
+#include "fabric/verbs_watch.h"
 
 namespace switchyard::fabric {
 namespace {
@@ -47,21 +45,6 @@ bool is_refusal(ibv_wc_status status) {
       return false;
   }
 }
-
-class Descriptor {
- public:
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  void reset(int fd) {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = fd;
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_ = -1;
-};
 
 // Completions that wait for the next poll, in a ring that is large enough for all there can be.
 class ReadyCompletions {
@@ -91,9 +74,9 @@ class VerbsFabric final : public Fabric {
   void remove_peer(PeerId peer) override;
   std::size_t post(PeerId peer, std::span<const WriteRequest> requests) override;
   std::size_t poll(std::span<Completion> completions) override;
-  int wait_fd() const override { return events_.get(); }
+  int wait_fd() const override { return watch_ ? watch_->descriptor() : -1; }
   bool prepare_sleep() override;
-  bool healthy() const override { return port_up_ && !lost_; }
+  bool healthy() const override { return !lost_ && watch_ && watch_->port_is_up(); }
   std::string describe_error(int error) const override;
   void close() override;
 
@@ -115,18 +98,14 @@ class VerbsFabric final : public Fabric {
   void take_entry(Sink& sink, const ibv_wc& entry);
   void give_up(Sink& sink, Slot& slot, int error);
   void drain();
-  void read_events();
-  void read_event(const ibv_async_event& event);
-  bool read_channel();
+  void look_around();
   void lose(const char* why);
-  void check_port();
 
   std::shared_ptr<VerbsDevice> device_;
   FabricOptions options_;
   Capabilities capabilities_;
   // In the order of their making; they go in the opposite one.
-  Descriptor events_;
-  VerbsHandle<ibv_comp_channel> channel_{nullptr, nullptr};
+  std::unique_ptr<VerbsWatch> watch_;
   VerbsHandle<ibv_cq> queue_{nullptr, nullptr};
   VerbsReceives receives_;
   std::vector<Slot> slots_;  // by PeerId
@@ -136,8 +115,7 @@ class VerbsFabric final : public Fabric {
   std::uint32_t owed_ = 0;         // the sum over slots
   std::uint32_t polls_ = 0;
   bool armed_ = false;  // the next entry makes the channel readable
-  bool port_up_ = true;
-  bool lost_ = false;  // the device, or a queue
+  bool lost_ = false;
 };
 
 Result<std::shared_ptr<Fabric>> VerbsFabric::open(const FabricOptions& options) {
@@ -162,27 +140,21 @@ Status VerbsFabric::open_queues() {
   const std::uint32_t outstanding = std::min(kOutstanding, entries - receives);
   depth_ = std::bit_floor(std::min({kDepth, static_cast<std::uint32_t>(limits.max_qp_wr), outstanding}));
 
-  const auto failed = [](std::string_view what) {
-    return fail(errno == ENOMEM ? ErrorCode::exhausted : ErrorCode::io, "{} failed: {}{}", what,
-                strerror(errno), errno == ENOMEM ? "; raise the limit of locked memory (ulimit -l)" : "");
-  };
-  channel_ = {verbs.create_comp_channel(device_->context.get()), verbs.destroy_comp_channel};
-  if (!channel_) return failed("making a completion channel");
+  auto watch = VerbsWatch::open(device_, options_.host);
+  if (!watch) return pass(watch.error());
+  watch_ = std::move(*watch);
   queue_ = {verbs.create_cq(device_->context.get(), static_cast<int>(outstanding + receives), nullptr,
-                            channel_.get(), 0),
+                            watch_->channel(), 0),
             verbs.destroy_cq};
-  if (!queue_) return failed(fmt::format("making a completion queue of {} entries", outstanding + receives));
+  if (!queue_) {
+    return fail(errno == ENOMEM ? ErrorCode::exhausted : ErrorCode::io,
+                "making a completion queue of {} entries failed: {}", outstanding + receives,
+                strerror(errno));
+  }
   auto made = VerbsReceives::create(*device_, receives, VerbsMark{.slot = VerbsMark::kNoSlot}.pack());
   if (!made) return pass(made.error());
   receives_ = std::move(*made);
 
-  events_.reset(epoll_create1(EPOLL_CLOEXEC));
-  for (const int fd : {channel_->fd, device_->context->async_fd}) {
-    epoll_event readable{.events = EPOLLIN, .data = {.fd = fd}};
-    if (events_.get() < 0 || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0 ||
-        epoll_ctl(events_.get(), EPOLL_CTL_ADD, fd, &readable) != 0)
-      return failed("watching its events");
-  }
   ready_.reserve(outstanding + receives);
   const auto pairs = static_cast<std::uint32_t>(std::max(limits.max_qp, 1));
   slots_.resize(std::min({options_.max_peers, pairs, std::uint32_t{VerbsMark::kNoSlot}}));
@@ -344,7 +316,7 @@ std::size_t VerbsFabric::poll(std::span<Completion> completions) {
     if (got < wanted) break;
   }
   if (receives_.wants_refill() && !receives_.refill()) lose("it takes no more receives");
-  if (++polls_ % kPollsPerLook == 0) read_events();
+  if (++polls_ % kPollsPerLook == 0) look_around();
   return sink.count;
 }
 
@@ -357,20 +329,11 @@ void VerbsFabric::drain() {
   }
 }
 
-bool VerbsFabric::read_channel() {
-  ibv_cq* queue = nullptr;
-  void* context = nullptr;
-  unsigned events = 0;
-  while (device_->verbs.get_cq_event(channel_.get(), &queue, &context) == 0) ++events;
-  if (events != 0) device_->verbs.ack_cq_events(queue_.get(), events);
-  return events != 0;
-}
-
 bool VerbsFabric::prepare_sleep() {
   if (!queue_ || !ready_.empty()) return false;
-  read_events();
+  look_around();
   if (lost_) return ready_.empty();
-  if (read_channel()) armed_ = false;
+  if (watch_->take_bell(queue_.get())) armed_ = false;
   if (!armed_) {
     if (ibv_req_notify_cq(queue_.get(), 0) != 0) return false;
     armed_ = true;
@@ -380,60 +343,10 @@ bool VerbsFabric::prepare_sleep() {
   return ready_.empty();
 }
 
-void VerbsFabric::read_events() {
-  ibv_async_event event{};
-  while (queue_ && device_->verbs.get_async_event(device_->context.get(), &event) == 0) {
-    read_event(event);
-    // An event that is not acknowledged keeps its queue pair from being destroyed.
-    device_->verbs.ack_async_event(&event);
-  }
-}
-
-void VerbsFabric::read_event(const ibv_async_event& event) {
-  switch (event.event_type) {
-    case IBV_EVENT_PORT_ERR:
-    case IBV_EVENT_PORT_ACTIVE:
-    case IBV_EVENT_GID_CHANGE:
-    case IBV_EVENT_LID_CHANGE:
-      check_port();
-      break;
-    case IBV_EVENT_QP_FATAL:
-    case IBV_EVENT_QP_REQ_ERR:
-    case IBV_EVENT_QP_ACCESS_ERR:
-    case IBV_EVENT_PATH_MIG_ERR: {
-      // What it has under way comes back flushed; what is posted from now on fails at once.
-      static_cast<VerbsQueuePair*>(event.element.qp->qp_context)->stop();
-      break;
-    }
-    case IBV_EVENT_DEVICE_FATAL:
-      lose("the device has failed");
-      break;
-    case IBV_EVENT_CQ_ERR:
-      lose("its completion queue has failed");
-      break;
-    case IBV_EVENT_SRQ_ERR:
-      lose("its queue of receives has failed");
-      break;
-    default:
-      break;
-  }
-}
-
-// Up is a port that is active and still has the GID that the peers know.
-void VerbsFabric::check_port() {
-  const auto port = query_verbs_port(device_->verbs, device_->context.get(), device_->port.number,
-                                     device_->port.gid_index, options_.host);
-  const bool up = port && port->gid.global.interface_id == device_->port.gid.global.interface_id &&
-                  port->gid.global.subnet_prefix == device_->port.gid.global.subnet_prefix &&
-                  port->attributes.lid == device_->port.attributes.lid;
-  if (up == port_up_) return;
-  port_up_ = up;
-  if (up) {
-    log::info("fabric 'verbs': {} is up again", device_->name);
-  } else {
-    log::warn("fabric 'verbs': {} is down: {}", device_->name,
-              port ? "its address has changed" : port.error().message);
-  }
+void VerbsFabric::look_around() {
+  if (!watch_) return;
+  watch_->read();
+  if (watch_->loss() != nullptr) lose(watch_->loss());
 }
 
 void VerbsFabric::lose(const char* why) {
@@ -462,13 +375,11 @@ std::string VerbsFabric::describe_error(int error) const {
 }
 
 void VerbsFabric::close() {
-  if (!device_ || !queue_) return;
   for (Slot& slot : slots_) slot.pair.reset();
   receives_ = {};
-  read_channel();
+  if (queue_) watch_->take_bell(queue_.get());
   queue_.reset();
-  channel_.reset();
-  events_.reset(-1);
+  watch_.reset();
 }
 
 }  // namespace
