@@ -1,13 +1,14 @@
 // Which rails the tests run on. A specification is FABRIC[@DEVICE[+DEVICE]]: "shm", "verbs@mlx5_0",
 // "verbs@rxe0+rxe1" (one end of each path on either). The environment's SWITCHYARD_TEST_FABRICS lists what to
-// test, with commas; without it these are the fabrics that every machine has.
+// test, as words; without it these are the fabrics that every machine has.
 #pragma once
 
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <iterator>
+#include <sstream>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "fabric/fabric.h"
@@ -17,13 +18,8 @@ namespace switchyard::fabric {
 inline std::vector<std::string> tested_rails() {
   const char* listed = std::getenv("SWITCHYARD_TEST_FABRICS");
   if (listed == nullptr) return {"shm", "net", "tcp;ofi_rxm"};
-  std::vector<std::string> rails;
-  for (std::string_view rest = listed; !rest.empty();) {
-    const auto end = std::min(rest.find(','), rest.size());
-    if (end != 0) rails.emplace_back(rest.substr(0, end));
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return rails;
+  std::istringstream words(listed);
+  return {std::istream_iterator<std::string>(words), {}};
 }
 
 // Opens the rail of one side, 0 or 1.
