@@ -1,0 +1,168 @@
+#include "engine.h"
+
+#include <mutex>
+#include <new>
+#include <utility>
+
+#include "base/log.h"
+#include "errors.h"
+
+namespace switchyard::python {
+
+namespace {
+
+Result<std::unique_ptr<TransferEngine>> open(const EngineOptions& options) {
+  nb::gil_scoped_release release;
+  return TransferEngine::open(options);
+}
+
+}  // namespace
+
+PyEngine::PyEngine(const Options& options)
+    : name_(options.engine.name), backlog_(options.message_backlog), engine_(unwrap(open(options.engine))) {
+  address_ = (*engine_)->address();
+}
+
+PyEngine::~PyEngine() { close(); }
+
+void PyEngine::close() {
+  if (!engine_.here()) {
+    // The parent's; its regions' memory is a copy, but what describes them is not.
+    static_cast<void>(new auto(regions_));
+    return;
+  }
+  if (closed_.exchange(true)) {
+    returned_->give_back();
+    return;
+  }
+  {
+    nb::gil_scoped_release release;
+    std::unique_lock lock(mutex_);
+    // Joins the worker. After that nothing of this engine reads or writes the regions.
+    (*engine_).reset();
+    regions_->clear();
+  }
+  returned_->give_back();
+}
+
+template <class F>
+auto PyEngine::with_engine(F f) {
+  if (!engine_.here()) {
+    raise(
+        ErrorCode::invalid,
+        "engine '{}' belongs to the process that this one was forked from; open one here, or start processes "
+        "with the method 'spawn'",
+        name_);
+  }
+  returned_->give_back();
+  auto result = [&] {
+    nb::gil_scoped_release release;
+    std::shared_lock lock(mutex_);
+    if (*engine_ == nullptr) {
+      return decltype(f(**engine_))(fail(ErrorCode::cancelled, "engine '{}' was closed", name_));
+    }
+    return f(**engine_);
+  }();
+  return unwrap(std::move(result));
+}
+
+std::unique_ptr<PyRegion> PyEngine::register_memory(nb::handle object) {
+  Exported memory(object, "register");
+  memory.require_writable("register");
+  memory.require_contiguous("register");
+  Region region = with_engine(
+      [&](TransferEngine& engine) { return engine.register_region(memory.data(), memory.bytes()); });
+  auto registered = std::make_shared<RegisteredMemory>(std::move(region), std::move(memory), returned_);
+  with_engine([&](TransferEngine&) {
+    regions_->add(registered);  // not once the engine has been closed
+    return Status{};
+  });
+  return std::make_unique<PyRegion>(regions_, registered, returned_);
+}
+
+std::shared_ptr<ProcessBound<Counter>> PyEngine::make_counter() {
+  Counter counter = with_engine([](TransferEngine& engine) { return engine.make_counter(); });
+  return std::make_shared<ProcessBound<Counter>>(std::move(counter));
+}
+
+Region PyEngine::source_of(const PyRegion& region) const {
+  auto memory = region.memory();
+  if (memory == nullptr) raise(ErrorCode::invalid, "the source region was closed");
+  return RegisteredMemory::handle_of(memory);
+}
+
+TransferOperation PyEngine::write(Write write, const PyRegion& source) {
+  TransferOperation operation;
+  write.source = source_of(source);
+  operation.transfer =
+      with_engine([&](TransferEngine& engine) { return engine.write(std::move(write), operation.done()); });
+  return operation;
+}
+
+TransferOperation PyEngine::write_pages(PagedWrite write, const PyRegion& source) {
+  TransferOperation operation;
+  write.source = source_of(source);
+  operation.transfer = with_engine(
+      [&](TransferEngine& engine) { return engine.write_pages(std::move(write), operation.done()); });
+  return operation;
+}
+
+TransferOperation PyEngine::send(const PeerAddress& peer, nb::handle message, std::optional<double> timeout) {
+  TransferOperation operation;
+  const TimePoint deadline = deadline_after(timeout, "send");
+  Exported memory(message, "send");
+  memory.require_contiguous("send");
+  operation.transfer = with_engine([&](TransferEngine& engine) {
+    return engine.send(peer, std::span(memory.data(), memory.bytes()), operation.done(), deadline);
+  });
+  return operation;
+}
+
+Operation PyEngine::connect(const PeerAddress& peer) {
+  Operation operation;
+  with_engine([&](TransferEngine& engine) { return engine.connect(peer, operation.done()); });
+  return operation;
+}
+
+void PyEngine::deliver_messages(std::shared_ptr<EventQueue> queue, std::uint64_t token) {
+  MessageHandler handler;
+  if (queue != nullptr) {
+    handler = [queue, token, backlog = backlog_, dropped = dropped_, name = name_](
+                  const PeerAddress& from, std::span<const std::byte> message) {
+      if (queue->message(token, from, message, backlog)) return;
+      if (dropped->fetch_add(1) == 0) {
+        log::warn("engine '{}': a message was dropped, because its Python handler is {} messages behind",
+                  name, backlog);
+      }
+    };
+  }
+  with_engine([&](TransferEngine& engine) {
+    engine.on_message(std::move(handler));
+    return Status{};
+  });
+}
+
+void PyEngine::deliver_losses(std::shared_ptr<EventQueue> queue, std::uint64_t token) {
+  PeerHandler handler;
+  if (queue != nullptr) {
+    handler = [queue, token, backlog = backlog_, name = name_](const PeerAddress& peer, const Error& why) {
+      // Room is left for losses when messages have taken theirs.
+      if (queue->lost(token, peer, why, 2 * backlog)) return;
+      log::error("engine '{}': its Python handler is too far behind to be told that a peer is lost: {}", name,
+                 why.message);
+    };
+  }
+  with_engine([&](TransferEngine& engine) {
+    engine.on_peer_lost(std::move(handler));
+    return Status{};
+  });
+}
+
+EngineMetrics PyEngine::metrics() {
+  EngineMetrics metrics =
+      with_engine([](TransferEngine& engine) { return Result<EngineMetrics>(engine.metrics()); });
+  metrics.messages_dropped += dropped_->load();
+  return metrics;
+}
+
+}  // namespace switchyard::python

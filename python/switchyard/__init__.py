@@ -1,0 +1,56 @@
+"""Switchyard's transfer engine: one-sided writes between processes and machines, with counters.
+
+An Engine registers memory as Regions. A peer that holds an engine's PeerAddress and a region's RegionKey writes into it
+(write, write_pages), and a Counter at the receiver says when that has arrived. All operations can be awaited in
+asyncio and waited for by threads. Sizes and offsets are in bytes, times in seconds.
+"""
+
+from switchyard._core import (
+    Counter,
+    CounterId,
+    Expectation,
+    Operation,
+    PeerAddress,
+    Region,
+    RegionKey,
+    Transfer,
+)
+from switchyard._engine import Engine
+from switchyard._errors import (
+    Cancelled,
+    Corrupt,
+    Denied,
+    Error,
+    Exhausted,
+    Invalid,
+    IOError,
+    NotFound,
+    OutOfRange,
+    PeerLost,
+    TimedOut,
+    Unsupported,
+)
+
+__all__ = [
+    "Cancelled",
+    "Corrupt",
+    "Counter",
+    "CounterId",
+    "Denied",
+    "Engine",
+    "Error",
+    "Exhausted",
+    "Expectation",
+    "IOError",
+    "Invalid",
+    "NotFound",
+    "Operation",
+    "OutOfRange",
+    "PeerAddress",
+    "PeerLost",
+    "Region",
+    "RegionKey",
+    "TimedOut",
+    "Transfer",
+    "Unsupported",
+]
