@@ -5,6 +5,7 @@ An Engine registers memory as Regions. A peer that holds an engine's PeerAddress
 asyncio and waited for by threads. Sizes and offsets are in bytes, times in seconds.
 """
 
+from switchyard import _loading  # isort: skip - before _core
 from switchyard._core import (
     Counter,
     CounterId,
