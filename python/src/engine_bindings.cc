@@ -185,6 +185,8 @@ void bind_engine(nb::module_& module) {
           "sequences of ints, of equal length; pages of the target may not repeat. Strides default to\n"
           "page_bytes. The rest is as with write().")
       .def("send", &PyEngine::send, "peer"_a, "message"_a, nb::kw_only(), "timeout"_a = nb::none(),
+           nb::sig("def send(self, peer: PeerAddress, message: typing_extensions.Buffer, *, "
+                   "timeout: float | None = None) -> Transfer"),
            "Sends a small message (anything with the buffer protocol; copied) to the handler of on_message() "
            "there.\n\n"
            "Ends when the peer's engine has it. Messages are not ordered. Raises as write() does; OutOfRange "
@@ -196,6 +198,7 @@ void bind_engine(nb::module_& module) {
            "connects as well. The way to a peer that was lost and lives all the same (its host stood still).")
       .def(
           "metrics", [](PyEngine& self) { return to_dict(self.metrics()); },
+          nb::sig("def metrics(self) -> dict[str, typing.Any]"),
           "What the engine has done and has under way, as a dict of numbers; `rails` is a list of one for "
           "each rail.")
       .def("_close", &PyEngine::close)

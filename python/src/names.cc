@@ -58,11 +58,11 @@ nb::class_<T> bind_name(nb::module_& module, const char* name, const char* text)
   type.def(
           "serialize", [](const T& self) { return to_bytes(serialize(self)); }, "Its bytes, for parse().")
       .def("__bytes__", [](const T& self) { return to_bytes(serialize(self)); })
-      .def_static(
-          "parse", &parse<T>, "data"_a, "From the bytes of serialize(). Raises Corrupt.",
-          nb::sig(("def parse(data: typing_extensions.Buffer) -> " + std::string(name)).c_str()))
+      .def_static("parse", &parse<T>, "data"_a, "From the bytes of serialize(). Raises Corrupt.",
+                  nb::sig(("def parse(data: typing_extensions.Buffer) -> " + std::string(name)).c_str()))
       .def(
-          "__eq__", [](const T& self, const T& other) { return self == other; }, nb::is_operator())
+          "__eq__", [](const T& self, const T& other) { return self == other; }, nb::is_operator(),
+          nb::sig("def __eq__(self, other: object, /) -> bool"))
       .def("__hash__", [](const T& self) { return nb::hash(to_bytes(serialize(self))); })
       .def("__getstate__", [](const T& self) { return to_bytes(serialize(self)); })
       .def("__setstate__", [](T& self, const nb::bytes& state) { new (&self) T(parse<T>(state)); });

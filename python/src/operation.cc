@@ -107,7 +107,7 @@ void bind_operations(nb::module_& module) {
                         "`await` it in asyncio, or call wait(). Dropping it neither cancels nor delays it.")
       .def(
           "done", [](const Operation& self) { return self.outcome->ended(); }, "True when it has ended.")
-      .def("error", &error, nb::sig("def error(self) -> BaseException | None"),
+      .def("error", &error, nb::sig("def error(self) -> Exception | None"),
            "What it ended with: None on success, and while it is under way.")
       .def("wait", &wait, "timeout"_a = nb::none(),
            "Blocks this thread, without the interpreter's lock, until the operation has ended.\n\n"

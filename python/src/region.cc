@@ -55,7 +55,8 @@ void bind_regions(nanobind::module_& module) {
            "Unregisters the memory and lets go of the object; transfers that still read from it delay both "
            "until\n"
            "they have drained. Peers' later writes fail at the peer. Make sure that no peer is writing.")
-      .def("__enter__", [](nb::object self) { return self; })
+      .def(
+          "__enter__", [](nb::object self) { return self; }, nb::sig("def __enter__(self) -> Region"))
       .def(
           "__exit__", [](PyRegion& self, nb::args) { self.close(); },
           nb::sig("def __exit__(self, *args: object) -> None"))

@@ -166,7 +166,9 @@ class _Sink:
 
     def __call__(self, kind: str, peer: _core.PeerAddress, content: Any) -> None:
         engine = self._engine()
-        handler = engine._handlers.get(kind) if engine is not None else None
+        if engine is None:
+            return
+        handler = engine._handlers.get(kind)
         if handler is None:
             return
         try:

@@ -61,6 +61,7 @@ class Peer:
 
     def stop(self):
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # until it stands still
 
     def kill(self):
         self._process.kill()

@@ -81,7 +81,7 @@ def test_predecessor(engines, fabric):
     new = engines("new", control_port=address.control_port)
     assert new.address != address
     with pytest.raises(switchyard.PeerLost):
-        left.write(ours, address, key)
+        left.write(ours, address, key).wait(PATIENCE)
     with pytest.raises(switchyard.Denied):
         engines("other").send(address, b"hello").wait(PATIENCE)
 
