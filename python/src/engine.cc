@@ -31,13 +31,10 @@ void PyEngine::close() {
     static_cast<void>(new auto(regions_));
     return;
   }
-  if (closed_.exchange(true)) {
-    returned_->give_back();
-    return;
-  }
+  closed_.store(true);
   {
     nb::gil_scoped_release release;
-    std::unique_lock lock(mutex_);
+    std::unique_lock lock(mutex_);  // whoever closes at the same time waits for the first
     // Joins the worker. After that nothing of this engine reads or writes the regions.
     (*engine_).reset();
     regions_->clear();
@@ -57,8 +54,10 @@ auto PyEngine::with_engine(F f) {
   returned_->give_back();
   auto result = [&] {
     nb::gil_scoped_release release;
-    std::shared_lock lock(mutex_);
-    if (*engine_ == nullptr) {
+    // The flag first: a stream of calls must not keep the lock from whoever closes.
+    std::shared_lock lock(mutex_, std::defer_lock);
+    if (!closed_.load()) lock.lock();
+    if (!lock.owns_lock() || *engine_ == nullptr) {
       return decltype(f(**engine_))(fail(ErrorCode::cancelled, "engine '{}' was closed", name_));
     }
     return f(**engine_);
