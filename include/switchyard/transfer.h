@@ -1,8 +1,10 @@
 // TransferEngine: one-sided writes between processes and machines, over any network.
 //
-// A *rail* is one network port. A *region* is memory that peers may write into, given a RegionKey. A
-// *transfer* is one submitted operation, whatever number of work requests it becomes. A *counter*, at the
-// receiver, counts finished transfers that were aimed at it. A *message* is a small two-sided datagram.
+// A *rail* is one network port; an engine may have several, and splits its transfers over them by their
+// measured speed. A *path* joins a rail of this engine and one of a peer. A *region* is memory that peers may
+// write into, given a RegionKey. A *transfer* is one submitted operation, whatever number of work requests it
+// becomes. A *counter*, at the receiver, counts finished transfers that were aimed at it. A *message* is a
+// small two-sided datagram.
 //
 // Guarantees:
 //  - Nothing is ordered between transfers, nor inside one.
@@ -35,10 +37,12 @@ namespace switchyard {
 
 struct EngineOptions {
   std::string name = "engine";  // for log lines
-  // "shm" (shared memory between processes of one user on one host), a provider of libfabric ("net",
-  // "tcp;ofi_rxm"), or "auto": shared memory when it works and the control channel stays on this host, the best
-  // network found otherwise; what was taken is logged and stands in metrics(). All engines that talk to each
-  // other need the same one.
+  // The rails, separated by commas. Each is "shm" (shared memory between processes of one user on one host),
+  // "verbs" (InfiniBand and RoCE), or a provider of libfabric ("net", "tcp;ofi_rxm", "efa"); "@" adds the
+  // local address or the device, as in "verbs@mlx5_0:1,verbs@mlx5_1" or "net@10.0.0.1,net@10.0.1.1". "auto":
+  // shared memory where it works and, unless the control channel stays on this host, the best network found;
+  // what was taken is logged and stands in metrics(). Peers meet on the rails whose fabrics both have; a path
+  // that stays on the host is preferred.
   std::string fabric = "auto";
   std::string control_host = "127.0.0.1";  // address that the control channel listens on and is reached at
   std::uint16_t control_port = 0;          // 0: any free one
@@ -50,6 +54,10 @@ struct EngineOptions {
   Nanos heartbeat_interval = std::chrono::milliseconds(500);
   Nanos heartbeat_limit = std::chrono::seconds(3);
   Nanos connect_limit = std::chrono::seconds(5);
+  // A path with something under way and no completion for so long counts as broken.
+  Nanos stall_limit = std::chrono::seconds(3);
+  // How long a broken path rests before it is opened again; doubles up to 64 times as long while that fails.
+  Nanos path_rest = std::chrono::milliseconds(50);
 };
 
 // Where an engine is reached: its random id, its epoch (new at every start), its control endpoint, its rails.
@@ -62,8 +70,9 @@ class PeerAddress {
   std::string control_host;
   std::uint16_t control_port = 0;
   struct Rail {
-    std::string fabric;              // provider name
-    std::vector<std::byte> address;  // as the fabric gives it
+    std::string fabric;                  // provider name
+    std::vector<std::byte> address;      // as the fabric gives it
+    std::uint64_t bytes_per_second = 0;  // of its line; 0 where it is not known
     friend bool operator==(const Rail&, const Rail&) = default;
   };
   std::vector<Rail> rails;
@@ -136,10 +145,10 @@ class Counter {
  public:
   Counter() = default;
   CounterId id() const;
-  // Done comes when `transfers` transfers in all have arrived since the counter was made, those before this call
-  // included; or with timed_out, or cancelled when the handle or the engine goes first. One expectation at a
-  // time; after it is done another may be armed with a larger total.
-  // Errors (nothing armed, no Done): invalid.
+  // Done comes when `transfers` transfers in all have arrived since the counter was made, those before this
+  // call included; or with timed_out, or cancelled when the handle or the engine goes first. One expectation
+  // at a time; after it is done another may be armed with a larger total. Errors (nothing armed, no Done):
+  // invalid.
   Status expect(std::uint64_t transfers, TimePoint deadline, Done done);
   // Withdraws the expectation, if any; its Done comes with cancelled.
   void cancel();
@@ -154,10 +163,16 @@ class Counter {
   std::shared_ptr<State> state_;
 };
 
+enum class Priority : std::uint8_t {
+  bulk,     // throughput
+  latency,  // overtakes bulk transfers wherever they queue in this engine
+};
+
 // What every submitting call may say beside its operands.
 struct SubmitOptions {
-  std::optional<CounterId> counter;         // of the peer; counted once when all bytes have landed
-  TimePoint deadline = TimePoint::max();    // timed_out if it is not complete by then
+  std::optional<CounterId> counter;       // of the peer; counted once when all bytes have landed
+  TimePoint deadline = TimePoint::max();  // timed_out if it is not complete by then
+  Priority priority = Priority::bulk;
 };
 
 // One run of bytes.
@@ -190,12 +205,75 @@ struct PagedWrite {
   SubmitOptions options;
 };
 
+// Peers that are written to together, each with the region that is meant. Made once, used often; cheap to
+// copy.
+class PeerGroup {
+ public:
+  struct Member {
+    PeerAddress peer;
+    RegionKey target;
+  };
+  static constexpr std::size_t kMaxMembers = 4096;
+
+  PeerGroup() = default;
+  explicit PeerGroup(std::vector<Member> members)
+      : members_(std::make_shared<const std::vector<Member>>(std::move(members))) {}
+  std::span<const Member> members() const {
+    return members_ ? std::span<const Member>(*members_) : std::span<const Member>();
+  }
+
+ private:
+  std::shared_ptr<const std::vector<Member>> members_;
+};
+
+// One slice to each member of a group; slices[i] is for members()[i]. It ends when all have ended, with the
+// first error if there was one.
+struct Scatter {
+  struct Slice {
+    std::uint64_t source_offset = 0;
+    std::uint64_t target_offset = 0;
+    std::uint64_t bytes = 0;
+    std::optional<CounterId> counter;  // a slice without bytes and counter is left out
+  };
+  Region source;
+  PeerGroup group;
+  std::vector<Slice> slices;
+  TimePoint deadline = TimePoint::max();
+  Priority priority = Priority::bulk;
+};
+
+// No bytes: adds one to a counter of the peer. For barriers, and to say that something is done.
+struct Signal {
+  PeerAddress peer;
+  CounterId counter;
+  TimePoint deadline = TimePoint::max();
+  Priority priority = Priority::latency;
+};
+
+// Called on the worker thread with the value last reported (at first: that at the call of watch()) and the
+// present one.
+using WatchHandler = std::function<void(std::uint64_t old_value, std::uint64_t new_value)>;
+
+// Ends the watch when the handle goes; the handler may be running at that moment, but does not start any
+// more.
+class Watcher {
+ public:
+  Watcher() = default;
+  explicit operator bool() const { return state_ != nullptr; }
+
+  struct State;
+  explicit Watcher(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
 // Handle of a submitted operation. Dropping it does not cancel.
 class Transfer {
  public:
   Transfer() = default;
-  // Stops submitting; `drained` comes once no byte of this transfer lands any more. The transfer's own Done comes
-  // first: with cancelled, or with whatever had already happened.
+  // Stops submitting; `drained` comes once no byte of this transfer lands any more. The transfer's own Done
+  // comes first: with cancelled, or with whatever had already happened.
   void cancel(std::function<void()> drained);
   explicit operator bool() const { return id_ != 0; }
 
@@ -209,22 +287,54 @@ class Transfer {
 struct EngineMetrics {
   struct Rail {
     std::string fabric;
+    std::string device;  // or local address; empty where there is no choice
+    bool healthy = true;
     std::uint64_t bytes_written = 0;
     std::uint64_t work_requests = 0;
-    std::uint64_t messages_sent = 0;
-    std::uint64_t messages_received = 0;
-    std::uint64_t retries = 0;
+    std::uint32_t outstanding = 0;  // work requests under way
+    std::uint64_t retries = 0;      // posts that the rail had no room for
+    std::uint64_t failed_requests = 0;
+  };
+  struct Path {
+    std::uint16_t local_rail = 0;
+    std::uint16_t remote_rail = 0;
+    bool up = false;
+    std::uint64_t bytes_written = 0;
+    std::uint64_t work_requests = 0;
+    std::uint32_t outstanding = 0;
+    std::uint64_t failovers = 0;         // times that it broke and gave its work back
+    std::uint64_t bytes_per_second = 0;  // as measured, 0 before
+  };
+  struct Peer {
+    PeerAddress address;
+    std::vector<Path> paths;
+  };
+  // How long the operations of a kind took from submission to Done, those that succeeded.
+  struct Operation {
+    std::string name;  // "write", "message", …
+    std::uint64_t count = 0;
+    std::uint64_t failed = 0;
+    std::uint64_t bytes = 0;
+    double seconds = 0;                    // sum
+    std::array<std::uint64_t, 40> log2{};  // log2[i]: those of 2^(i-1) to 2^i ns
   };
   std::vector<Rail> rails;
+  std::vector<Peer> peers;
+  std::vector<Operation> operations;
   std::uint64_t transfers_submitted = 0;
   std::uint64_t transfers_done = 0;
   std::uint64_t transfers_failed = 0;
   std::uint32_t transfers_pending = 0;
+  std::uint64_t messages_sent = 0;
+  std::uint64_t messages_received = 0;
+  std::uint64_t messages_dropped = 0;  // no handler was set
   std::uint32_t counters_used = 0;
   std::uint32_t peers_connected = 0;
   std::uint64_t peers_lost = 0;
-  std::uint64_t messages_dropped = 0;  // no handler was set
-  std::uint64_t stray_immediates = 0;  // arrivals for counters that had been freed
+  std::uint64_t failovers = 0;            // paths that broke while their peer lived
+  std::uint64_t requests_sent_again = 0;  // work requests that another path took over
+  std::uint64_t stray_arrivals = 0;       // for counters or peers that were gone, or not meant for us
+  std::uint64_t repeated_arrivals = 0;    // that a failover sent twice; counted once
 };
 
 class TransferEngine {
@@ -237,23 +347,36 @@ class TransferEngine {
 
   PeerAddress address() const;
 
-  // Registers [base, base + bytes) on every rail, for local reads and remote writes. Errors: invalid, exhausted,
-  // io. Costs system calls: do it at start, not per request.
+  // Registers [base, base + bytes) on every rail, for local reads and remote writes. Errors: invalid,
+  // exhausted, io. Costs system calls: do it at start, not per request.
   Result<Region> register_region(void* base, std::size_t bytes);
+  // Memory of a device, exported as a DMA-BUF that holds [base, base + bytes) from `dmabuf_offset` on. The
+  // descriptor is borrowed for the call. Errors: also unsupported (a rail that cannot reach it).
+  Result<Region> register_dmabuf(void* base, std::size_t bytes, int dmabuf, std::uint64_t dmabuf_offset);
 
   // Errors: exhausted.
   Result<Counter> make_counter();
 
   // Submission. Errors returned here mean that nothing was sent and that Done will not come: invalid,
-  // out_of_range (outside the source region or the advertised target), denied (old epoch), exhausted, peer_lost
-  // (a peer known to be gone). Connects to the peer when it is new.
+  // out_of_range (outside the source region or the advertised target), denied (old epoch), exhausted,
+  // peer_lost (a peer known to be gone). Connects to the peer when it is new.
   Result<Transfer> write(Write write, Done done);
   Result<Transfer> write_pages(PagedWrite write, Done done);
+  // At most EngineOptions::max_transfers - 1 slices.
+  Result<Transfer> scatter(Scatter scatter, Done done);
+  Result<Transfer> signal(const Signal& signal, Done done);
   // Done means that the peer's engine has the message, or will have lost it only by dying.
   Result<Transfer> send(const PeerAddress& peer, std::span<const std::byte> message, Done done = {},
                         TimePoint deadline = TimePoint::max());
 
-  // Set these before peers can know the address. Messages that come while none is set are dropped and counted.
+  // Reports changes of a word in memory that the CPU reads, which a GPU kernel or another thread writes.
+  // Changes that follow each other quickly may be reported as one. While a watch exists the worker looks at
+  // least every 100 microseconds. The word must outlive the watcher. Errors: invalid (null or not 8-byte
+  // aligned), exhausted.
+  Result<Watcher> watch(const std::uint64_t* word, WatchHandler handler);
+
+  // Set these before peers can know the address. Messages that come while none is set are dropped and
+  // counted.
   void on_message(MessageHandler handler);
   void on_peer_lost(PeerHandler handler);
 

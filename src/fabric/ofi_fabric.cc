@@ -60,6 +60,9 @@ using Info = std::unique_ptr<fi_info, FreeInfo>;
 
 std::string text(long code) { return fi_strerror(static_cast<int>(code < 0 ? -code : code)); }
 
+// Errors that the target, or this side's own check, has about the write itself.
+bool is_refusal(int error) { return error == FI_EACCES || error == FI_EINVAL || error == FI_ENOKEY; }
+
 // Endpoints that have an IP address are asked for at `host`; the others have names of their own.
 bool wants_host(const std::string& provider) { return provider != "shm" && provider != "efa"; }
 
@@ -127,8 +130,8 @@ class OfiFabric final : public Fabric {
 
   const Capabilities& capabilities() const override { return capabilities_; }
   std::vector<std::byte> address() const override { return address_; }
-  Result<std::unique_ptr<LocalMemory>> register_memory(void* base, std::size_t bytes) override;
-  Result<PeerId> add_peer(std::span<const std::byte> address) override;
+  Result<std::unique_ptr<LocalMemory>> register_memory(const MemoryRange& range) override;
+  Result<PathEnd> add_peer(std::span<const std::byte> address) override;
   void remove_peer(PeerId peer) override;
   std::size_t post(PeerId peer, std::span<const WriteRequest> requests) override;
   std::size_t poll(std::span<Completion> completions) override;
@@ -214,21 +217,26 @@ Result<std::shared_ptr<Fabric>> OfiFabric::open(const std::string& provider, con
   self->capabilities_ = {
       .fabric = shown_name,
       .ordered = false,
+      .lingers = true,
       .max_write_bytes = std::min<std::uint64_t>(kMaxWriteBytes, chosen->ep_attr->max_msg_size),
       .max_outstanding = kContexts,
       .window = kWindow};
   return std::shared_ptr<Fabric>(std::move(self));
 }
 
-Result<std::unique_ptr<LocalMemory>> OfiFabric::register_memory(void* base, std::size_t bytes) {
+Result<std::unique_ptr<LocalMemory>> OfiFabric::register_memory(const MemoryRange& range) {
+  if (range.dmabuf >= 0) {
+    return fail(ErrorCode::unsupported, "fabric '{}': device memory is out of its reach",
+                capabilities_.fabric);
+  }
   const fi_info* info = domain_->info.get();
   const int mode = info->domain_attr->mr_mode;
   std::uint64_t key = next_key_.fetch_add(1, std::memory_order_relaxed);
   if (info->domain_attr->mr_key_size < 8)
     key &= (std::uint64_t{1} << (8 * info->domain_attr->mr_key_size)) - 1;
   fid_mr* region = nullptr;
-  int code =
-      fi_mr_reg(domain_->domain.get(), base, bytes, FI_WRITE | FI_REMOTE_WRITE, 0, key, 0, &region, nullptr);
+  int code = fi_mr_reg(domain_->domain.get(), range.base, range.bytes, FI_WRITE | FI_REMOTE_WRITE, 0, key, 0,
+                       &region, nullptr);
   if (code == 0 && (mode & FI_MR_ENDPOINT) != 0) {
     code = fi_mr_bind(region, &endpoint_->fid, 0);
     if (code == 0) code = fi_mr_enable(region);
@@ -236,14 +244,15 @@ Result<std::unique_ptr<LocalMemory>> OfiFabric::register_memory(void* base, std:
   }
   if (code != 0) {
     return fail(code == -FI_ENOMEM ? ErrorCode::exhausted : ErrorCode::io,
-                "fabric '{}': registering {} bytes failed: {}", capabilities_.fabric, bytes, text(code));
+                "fabric '{}': registering {} bytes failed: {}", capabilities_.fabric, range.bytes,
+                text(code));
   }
   const bool virtual_addresses = (mode & FI_MR_VIRT_ADDR) != 0;
   return std::make_unique<OfiMemory>(domain_, Fid<fid_mr>(region),
-                                     virtual_addresses ? reinterpret_cast<std::uint64_t>(base) : 0);
+                                     virtual_addresses ? reinterpret_cast<std::uint64_t>(range.base) : 0);
 }
 
-Result<PeerId> OfiFabric::add_peer(std::span<const std::byte> address) {
+Result<PathEnd> OfiFabric::add_peer(std::span<const std::byte> address) {
   // Providers read as many bytes as their own addresses have, or up to a terminating zero.
   if (address.empty() || (domain_->info->addr_format == FI_ADDR_STR ? address.back() != std::byte{0}
                                                                     : address.size() != address_.size())) {
@@ -258,7 +267,7 @@ Result<PeerId> OfiFabric::add_peer(std::span<const std::byte> address) {
       return fail(ErrorCode::io, "fabric '{}': fi_av_insert failed: {}", capabilities_.fabric, text(count));
     }
     peers_[id] = inserted;
-    return id;
+    return PathEnd{.peer = id};
   }
   return fail(ErrorCode::exhausted, "fabric '{}': {} peers are the limit", capabilities_.fabric,
               peers_.size());
@@ -333,7 +342,10 @@ bool OfiFabric::report_failed(Completion& completion) {
     log::debug("fabric '{}': an incoming operation failed: {}", capabilities_.fabric, text(entry.err));
     return false;
   }
-  completion = {.kind = Completion::Kind::failed, .error = entry.err, .cookie = context->cookie};
+  completion = {.kind = Completion::Kind::failed,
+                .refused = is_refusal(entry.err),
+                .error = entry.err,
+                .cookie = context->cookie};
   free_context(context);
   return true;
 }
@@ -341,8 +353,10 @@ bool OfiFabric::report_failed(Completion& completion) {
 std::size_t OfiFabric::poll(std::span<Completion> completions) {
   std::size_t count = 0;
   while (!refused_.empty() && count < completions.size()) {
-    completions[count++] = {
-        .kind = Completion::Kind::failed, .error = refused_.back().second, .cookie = refused_.back().first};
+    completions[count++] = {.kind = Completion::Kind::failed,
+                            .refused = is_refusal(refused_.back().second),
+                            .error = refused_.back().second,
+                            .cookie = refused_.back().first};
     refused_.pop_back();
   }
   constexpr std::size_t kBatch = 32;

@@ -102,8 +102,8 @@ class ShmFabric final : public Fabric {
 
   const Capabilities& capabilities() const override { return capabilities_; }
   std::vector<std::byte> address() const override;
-  Result<std::unique_ptr<LocalMemory>> register_memory(void* base, std::size_t bytes) override;
-  Result<PeerId> add_peer(std::span<const std::byte> address) override;
+  Result<std::unique_ptr<LocalMemory>> register_memory(const MemoryRange& range) override;
+  Result<PathEnd> add_peer(std::span<const std::byte> address) override;
   void remove_peer(PeerId peer) override;
   std::size_t post(PeerId peer, std::span<const WriteRequest> requests) override;
   std::size_t poll(std::span<Completion> completions) override;
@@ -159,6 +159,7 @@ Result<std::shared_ptr<Fabric>> ShmFabric::open(const FabricOptions& options) {
   self->completions_.reserve(kCompletions);
   self->capabilities_ = {.fabric = "shm",
                          .ordered = true,
+                         .local = true,
                          .max_write_bytes = kMaxWriteBytes,
                          .max_outstanding = kCompletions,
                          .window = kMaxVectors};
@@ -170,22 +171,24 @@ std::vector<std::byte> ShmFabric::address() const {
   return {bytes.begin(), bytes.end()};
 }
 
-Result<std::unique_ptr<LocalMemory>> ShmFabric::register_memory(void* base, std::size_t bytes) {
+Result<std::unique_ptr<LocalMemory>> ShmFabric::register_memory(const MemoryRange& range) {
+  if (range.dmabuf >= 0)
+    return fail(ErrorCode::unsupported, "fabric 'shm': device memory is out of its reach");
   std::lock_guard lock(home_->mutex);
   for (std::uint32_t tried = 0; tried < kMaxRegions; ++tried) {
     const std::uint64_t number = ++home_->next_region;
     const auto slot = static_cast<std::uint32_t>(number % kMaxRegions);
     SharedRegion& region = home_->segment->regions[slot];
     if (region.key.load(std::memory_order_relaxed) != 0) continue;
-    region.address.store(reinterpret_cast<std::uint64_t>(base), std::memory_order_relaxed);
-    region.bytes.store(bytes, std::memory_order_relaxed);
+    region.address.store(reinterpret_cast<std::uint64_t>(range.base), std::memory_order_relaxed);
+    region.bytes.store(range.bytes, std::memory_order_relaxed);
     region.key.store(number, std::memory_order_release);
-    return std::make_unique<ShmMemory>(home_, slot, reinterpret_cast<std::uint64_t>(base), number);
+    return std::make_unique<ShmMemory>(home_, slot, reinterpret_cast<std::uint64_t>(range.base), number);
   }
   return fail(ErrorCode::exhausted, "fabric 'shm': {} regions are the limit", kMaxRegions);
 }
 
-Result<PeerId> ShmFabric::add_peer(std::span<const std::byte> bytes) {
+Result<PathEnd> ShmFabric::add_peer(std::span<const std::byte> bytes) {
   ShmAddress address;
   if (bytes.size() != sizeof address)
     return fail(ErrorCode::corrupt, "fabric 'shm': {} bytes are not an address", bytes.size());
@@ -236,7 +239,7 @@ Result<PeerId> ShmFabric::add_peer(std::span<const std::byte> bytes) {
     free->segment = std::move(*segment);
     free->pipe = std::move(pipe);
     free->ring = i;
-    return static_cast<PeerId>(free - peers_.begin());
+    return PathEnd{.peer = static_cast<PeerId>(free - peers_.begin())};
   }
   return fail(ErrorCode::exhausted, "fabric 'shm': process {} has {} writers, the limit", address.pid,
               kMaxRings);
@@ -311,14 +314,8 @@ int ShmFabric::copy(Peer& peer, std::span<const WriteRequest> requests) {
 }
 
 void ShmFabric::complete(std::uint64_t cookie, int error) {
-  if (error == 0 && !completions_.empty()) {
-    Completion& last = completions_.back();
-    if (last.kind == Completion::Kind::delivered && last.cookie == cookie) {
-      ++last.count;
-      return;
-    }
-  }
   completions_.push_back({.kind = error == 0 ? Completion::Kind::delivered : Completion::Kind::failed,
+                          .refused = error == EACCES || error == EFAULT,
                           .error = error,
                           .cookie = cookie});
 }

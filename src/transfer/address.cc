@@ -5,7 +5,7 @@
 namespace switchyard {
 namespace {
 
-constexpr std::uint32_t kAddressTag = 0x31617973;  // "sya1"
+constexpr std::uint32_t kAddressTag = 0x32617973;  // "sya2"
 constexpr std::uint32_t kKeyTag = 0x316b7973;      // "syk1"
 constexpr std::size_t kMaxRails = 64;
 constexpr std::size_t kMaxNameBytes = 256;
@@ -24,6 +24,7 @@ std::vector<std::byte> PeerAddress::serialize() const {
   for (const Rail& rail : rails) {
     writer.write_string(rail.fabric);
     writer.write_vector(std::span<const std::byte>(rail.address));
+    writer.write(rail.bytes_per_second);
   }
   return writer.take();
 }
@@ -45,6 +46,7 @@ Result<PeerAddress> PeerAddress::parse(std::span<const std::byte> bytes) {
     Rail rail;
     rail.fabric = reader.read_string();
     rail.address = reader.read_vector<std::byte>();
+    rail.bytes_per_second = reader.read<std::uint64_t>();
     sound = reader.ok() && rail.fabric.size() <= kMaxNameBytes && rail.address.size() <= kMaxRailAddressBytes;
     address.rails.push_back(std::move(rail));
   }

@@ -52,7 +52,7 @@ Result<Address> resolve(const std::string& host, std::uint16_t port) {
 }  // namespace
 
 struct ControlChannel::Link {
-  enum class State { dialling, awaiting_welcome, awaiting_hello, open };
+  enum class State { dialling, awaiting_welcome, awaiting_hello, welcoming, open };
   LinkId id = kNoLink;
   int socket = -1;
   State state = State::dialling;
@@ -73,10 +73,8 @@ struct ControlChannel::Link {
 };
 
 ControlChannel::ControlChannel(const Options& options) : options_(options) {
-  links_.resize(slots_for(options.max_links));
+  links_.resize(options.max_links + kMaxUnproven);
 }
-
-std::size_t ControlChannel::slots_for(std::uint32_t max_links) { return max_links + kMaxUnproven; }
 
 ControlChannel::~ControlChannel() {
   for (auto& link : links_) {
@@ -161,7 +159,7 @@ void ControlChannel::fail_link(Link& link, Handler& handler, const Error& why,
   if (known) handler.on_closed(id, why, refused);
 }
 
-Result<LinkId> ControlChannel::dial(const PeerAddress& peer, TimePoint now) {
+Result<LinkId> ControlChannel::dial(const PeerAddress& peer, const Introduction& self, TimePoint now) {
   auto address = resolve(peer.control_host, peer.control_port);
   if (!address) return pass(address.error());
   const int socket = ::socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -172,7 +170,7 @@ Result<LinkId> ControlChannel::dial(const PeerAddress& peer, TimePoint now) {
     return fail(ErrorCode::exhausted, "control channel: {} connections are the limit", options_.max_links);
   }
   link->dialled = true;
-  link->hello = Hello{self_, peer.engine_id, peer.epoch, options_.message_bytes, options_.message_slots};
+  link->hello = Hello{self_, peer.engine_id, peer.epoch, self};
   if (connect(socket, reinterpret_cast<sockaddr*>(&address->storage), address->length) != 0 &&
       errno != EINPROGRESS) {
     const int error = errno;
@@ -201,6 +199,13 @@ bool ControlChannel::send_message(LinkId id, std::uint64_t message_id, std::span
   append(*link, Message{message_id, message});
   flush(*link);
   return true;
+}
+
+void ControlChannel::send_path(LinkId id, const PathRecord& record) {
+  Link* link = find(id);
+  if (link == nullptr || link->state != Link::State::open) return;
+  append(*link, record);
+  flush(*link);
 }
 
 void ControlChannel::ring(LinkId id) {
@@ -305,17 +310,18 @@ bool ControlChannel::take(Link& link, Record& record, Handler& handler) {
       reject = Reject{Reject::Why::invalid, "an engine does not dial itself"};
     }
     --unproven_;
-    link.state = Link::State::open;
+    // Nothing goes out before the welcome.
+    link.state = Link::State::welcoming;
     if (!reject) {
-      append(link, Welcome{options_.message_bytes, options_.message_slots});
-      const std::size_t welcome = link.out.size();
-      reject = handler.on_hello(id, *hello);
+      auto answer = handler.on_hello(id, *hello);
       if (find(id) == nullptr) return false;
-      if (reject) {
-        // Nothing but the welcome can be there: it was not flushed.
-        link.out.erase(link.out.begin(), link.out.begin() + static_cast<std::ptrdiff_t>(welcome));
+      if (auto* refusal = std::get_if<Reject>(&answer)) {
+        reject = std::move(*refusal);
+      } else {
+        append(link, Welcome{std::get<Introduction>(std::move(answer))});
       }
     }
+    link.state = Link::State::open;
     if (reject) {
       append(link, *reject);
       link.doomed = true;
@@ -329,7 +335,7 @@ bool ControlChannel::take(Link& link, Record& record, Handler& handler) {
   if (link.state == Link::State::awaiting_welcome) {
     if (auto* welcome = std::get_if<Welcome>(&record)) {
       link.state = Link::State::open;
-      handler.on_open(id, *welcome);
+      handler.on_open(id, welcome->self);
       return find(id) != nullptr;
     }
     if (auto* reject = std::get_if<Reject>(&record)) {
@@ -347,6 +353,9 @@ bool ControlChannel::take(Link& link, Record& record, Handler& handler) {
     return true;
   } else if (auto* ack = std::get_if<MessageAck>(&record)) {
     handler.on_ack(id, ack->id);
+    return find(id) != nullptr;
+  } else if (auto* path = std::get_if<PathRecord>(&record)) {
+    handler.on_path(id, *path);
     return find(id) != nullptr;
   } else if (std::holds_alternative<Heartbeat>(record)) {
     return true;

@@ -1,12 +1,8 @@
-// The control channel of an engine: one TCP connection to every peer, on which the handshake, heartbeats and
-// messages travel. The kernel closes it when a process dies, however it dies: that is how a death is noticed
-// at once.
+// The control channel over TCP. The kernel closes a connection when a process dies, however it dies: that is
+// how a death is noticed at once.
 //
-// It knows links, not peers: who may connect, and which of two simultaneous connections survives, is decided
-// by its Handler. Everything from outside is bounded: record sizes, unfinished handshakes (number and time),
+// Everything from outside is bounded: record sizes, unfinished handshakes (number and time),
 // bytes that wait to be sent. A link whose other side sends nothing within the heartbeat limit is closed.
-//
-// Threads: the worker alone. poll() calls the Handler, which may call back into the channel.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +12,11 @@
 #include <vector>
 
 #include "switchyard/time.h"
-#include "transfer/control_record.h"
+#include "transfer/control_plane.h"
 
 namespace switchyard::transfer {
 
-using LinkId = std::uint64_t;  // slot and generation; never reused soon
-constexpr LinkId kNoLink = ~LinkId{0};
-
-class ControlChannel {
+class ControlChannel final : public ControlPlane {
  public:
   struct Options {
     std::string host;
@@ -36,46 +29,21 @@ class ControlChannel {
     Nanos connect_limit{};
   };
 
-  class Handler {
-   public:
-    virtual ~Handler() = default;
-    // Somebody has dialled us. Nothing: accepted, and the link is open. Otherwise it is told why and closed,
-    // without on_closed. The hello's address has been checked against ours.
-    virtual std::optional<Reject> on_hello(LinkId link, const Hello& hello) = 0;
-    // A link that we dialled is open.
-    virtual void on_open(LinkId link, const Welcome& welcome) = 0;
-    virtual void on_message(LinkId link, std::span<const std::byte> message) = 0;
-    virtual void on_ack(LinkId link, std::uint64_t id) = 0;
-    // A link, open or not yet, has ended. `refused` is set when the other side said so in the handshake.
-    virtual void on_closed(LinkId link, const Error& why, std::optional<Reject::Why> refused) = 0;
-  };
-
   // Listens. Errors: io, invalid (no such address).
   static Result<std::unique_ptr<ControlChannel>> open(const Options& options);
-  ~ControlChannel();
+  ~ControlChannel() override;
 
-  std::uint16_t port() const { return port_; }
-  // Who we are, for hellos; before the first poll.
-  void set_self(const PeerAddress& self) { self_ = self; }
-
-  // Starts to connect; the outcome is on_open or on_closed. Errors: exhausted, invalid, peer_lost (nobody
-  // there).
-  Result<LinkId> dial(const PeerAddress& peer, TimePoint now);
-  // False: no room now; try again after the next poll.
-  bool send_message(LinkId link, std::uint64_t id, std::span<const std::byte> message);
-  // Wakes the other side, whose rail may not be able to.
-  void ring(LinkId link);
-  // Closes without on_closed. A reason is sent along if there is room.
-  void close(LinkId link, std::string_view reason);
-  // Links of a channel with so many open ones are told apart by slot_of(link), which is below this.
-  static std::size_t slots_for(std::uint32_t max_links);
-  static std::size_t slot_of(LinkId link) { return link & 0xffff'ffff; }
-
-  // Reads, writes, accepts, beats; returns whether anything happened.
-  bool poll(TimePoint now, Handler& handler);
-  // When poll() has something to do even if fd() stays silent.
-  TimePoint next_deadline() const;
-  int fd() const { return epoll_; }
+  std::uint16_t port() const override { return port_; }
+  void set_self(const PeerAddress& self) override { self_ = self; }
+  Result<LinkId> dial(const PeerAddress& peer, const Introduction& self, TimePoint now) override;
+  bool send_message(LinkId link, std::uint64_t id, std::span<const std::byte> message) override;
+  void send_path(LinkId link, const PathRecord& record) override;
+  void ring(LinkId link) override;
+  void close(LinkId link, std::string_view reason) override;
+  std::size_t slots() const override { return links_.size(); }
+  bool poll(TimePoint now, Handler& handler) override;
+  TimePoint next_deadline() const override;
+  int fd() const override { return epoll_; }
 
  private:
   struct Link;

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "fabric/fabric.h"
+#include "transfer/arrival_log.h"
 
 namespace switchyard::transfer {
 namespace {
@@ -11,19 +13,29 @@ namespace {
 constexpr std::size_t kIndexOfMessage = 4;
 static_assert(std::is_same_v<std::variant_alternative_t<kIndexOfMessage, Record>, Message>);
 
+void write(ByteWriter& writer, const Introduction& self) {
+  writer.write(self.message_bytes);
+  writer.write(self.message_slots);
+  writer.write(self.log_offset);
+  writer.write(self.session);
+  writer.write(self.peer_index);
+  writer.write(static_cast<std::uint16_t>(self.log.size()));
+  for (const RegionKey::Rail& rail : self.log) {
+    writer.write(rail.address);
+    writer.write(rail.key);
+  }
+}
 void write(ByteWriter& writer, const Hello& hello) {
   writer.write(kControlMagic);
   writer.write(kControlVersion);
   writer.write_vector(std::span<const std::byte>(hello.from.serialize()));
   writer.write(hello.to_engine);
   writer.write(hello.to_epoch);
-  writer.write(hello.message_bytes);
-  writer.write(hello.message_slots);
+  write(writer, hello.self);
 }
 void write(ByteWriter& writer, const Welcome& welcome) {
   writer.write(kControlMagic);
-  writer.write(welcome.message_bytes);
-  writer.write(welcome.message_slots);
+  write(writer, welcome.self);
 }
 void write(ByteWriter& writer, const Reject& reject) {
   writer.write(reject.why);
@@ -37,6 +49,50 @@ void write(ByteWriter& writer, const Message& message) {
 void write(ByteWriter& writer, const MessageAck& ack) { writer.write(ack.id); }
 void write(ByteWriter& writer, const Goodbye& goodbye) {
   writer.write_string(std::string_view(goodbye.reason).substr(0, kMaxReasonBytes));
+}
+void write(ByteWriter& writer, const PathRecord& path) {
+  writer.write(path.kind);
+  writer.write(path.sender_rail);
+  writer.write(path.receiver_rail);
+  writer.write(path.incarnation);
+  writer.write_vector(std::span<const std::byte>(path.token));
+  writer.write_string(std::string_view(path.reason).substr(0, kMaxReasonBytes));
+  writer.write_vector(std::span<const std::uint16_t>(path.counted));
+}
+
+Result<Introduction> parse_introduction(ByteReader& reader) {
+  Introduction self;
+  self.message_bytes = reader.read<std::uint64_t>();
+  self.message_slots = reader.read<std::uint32_t>();
+  self.log_offset = reader.read<std::uint64_t>();
+  self.session = reader.read<std::uint32_t>();
+  self.peer_index = reader.read<std::uint16_t>();
+  const auto rails = reader.read<std::uint16_t>();
+  if (!reader.ok() || rails > kMaxRails) return fail(ErrorCode::corrupt, "an introduction that is cut off");
+  for (std::uint16_t i = 0; i < rails; ++i) {
+    const auto address = reader.read<std::uint64_t>();
+    self.log.push_back({address, reader.read<std::uint64_t>()});
+    if (self.log.back().address + self.log_offset < address)
+      return fail(ErrorCode::corrupt, "an introduction whose log runs over the end of the address space");
+  }
+  return self;
+}
+
+Result<PathRecord> parse_path(ByteReader& reader) {
+  PathRecord path;
+  path.kind = static_cast<PathRecord::Kind>(reader.read<std::uint8_t>());
+  path.sender_rail = reader.read<std::uint16_t>();
+  path.receiver_rail = reader.read<std::uint16_t>();
+  path.incarnation = reader.read<std::uint32_t>();
+  path.token = reader.read_vector<std::byte>();
+  path.reason = reader.read_string();
+  path.counted = reader.read_vector<std::uint16_t>();
+  if (!reader.ok() || path.kind < PathRecord::Kind::open || path.kind > PathRecord::Kind::counted ||
+      path.token.size() > fabric::PathEnd::kMaxTokenBytes || path.reason.size() > kMaxReasonBytes ||
+      path.counted.size() > kArrivalWindow) {
+    return fail(ErrorCode::corrupt, "not a record of a path");
+  }
+  return path;
 }
 
 Result<Record> parse_hello(ByteReader& reader) {
@@ -53,8 +109,9 @@ Result<Record> parse_hello(ByteReader& reader) {
   hello.from = std::move(*from);
   hello.to_engine = reader.read<std::array<std::uint64_t, 2>>();
   hello.to_epoch = reader.read<std::uint64_t>();
-  hello.message_bytes = reader.read<std::uint64_t>();
-  hello.message_slots = reader.read<std::uint32_t>();
+  auto self = parse_introduction(reader);
+  if (!self) return pass(self.error());
+  hello.self = std::move(*self);
   return hello;
 }
 
@@ -86,8 +143,10 @@ Result<Record> parse_record(std::uint8_t type, std::span<const std::byte> payloa
     }
     case 1: {
       const bool known = reader.read<std::uint64_t>() == kControlMagic;
-      record = Welcome{reader.read<std::uint64_t>(), reader.read<std::uint32_t>()};
       if (!known) return fail(ErrorCode::corrupt, "the other side is not a Switchyard engine");
+      auto self = parse_introduction(reader);
+      if (!self) return pass(self.error());
+      record = Welcome{std::move(*self)};
       break;
     }
     case 2: {
@@ -110,6 +169,12 @@ Result<Record> parse_record(std::uint8_t type, std::span<const std::byte> payloa
     case 6:
       record = Goodbye{std::string(reader.read_string())};
       break;
+    case 7: {
+      auto path = parse_path(reader);
+      if (!path) return pass(path.error());
+      record = std::move(*path);
+      break;
+    }
     default:
       return fail(ErrorCode::corrupt, "a control record of unknown type {}", type);
   }

@@ -18,23 +18,34 @@
 namespace switchyard::transfer {
 
 constexpr std::uint64_t kControlMagic = 0x31726f74636e7973;  // "syncTor1": what a stray client does not send
-constexpr std::uint32_t kControlVersion = 1;
+constexpr std::uint32_t kControlVersion = 2;
 constexpr std::size_t kRecordHeaderBytes = 8;
+constexpr std::size_t kMaxRails = 64;
 constexpr std::size_t kMaxHelloBytes =
-    PeerAddress::kMaxBytes + 128;  // before the handshake nothing is longer
+    PeerAddress::kMaxBytes + RegionKey::kMaxBytes + 256;  // before the handshake nothing is longer
 constexpr std::size_t kMaxReasonBytes = 512;
 constexpr std::size_t kMessageOverhead = 8;
+
+// What each side tells the other at first.
+struct Introduction {
+  std::uint64_t message_bytes = 0;  // largest message that this side takes
+  std::uint32_t message_slots = 0;  // and how many unacknowledged
+  // Where the other side writes its arrival records (arrival_log.h): byte offset in the log's memory, its key
+  // on every rail, and what the records and their immediates carry.
+  std::uint64_t log_offset = 0;
+  std::vector<RegionKey::Rail> log;
+  std::uint32_t session = 0;
+  std::uint16_t peer_index = 0;
+};
 
 struct Hello {
   PeerAddress from;
   std::array<std::uint64_t, 2> to_engine{};  // whom the sender believes to reach
   std::uint64_t to_epoch = 0;
-  std::uint64_t message_bytes = 0;  // largest message that the sender takes
-  std::uint32_t message_slots = 0;  // and how many unacknowledged
+  Introduction self;
 };
 struct Welcome {
-  std::uint64_t message_bytes = 0;
-  std::uint32_t message_slots = 0;
+  Introduction self;
 };
 struct Reject {
   enum class Why : std::uint32_t {
@@ -59,7 +70,24 @@ struct Goodbye {
   std::string reason;
 };
 
-using Record = std::variant<Hello, Welcome, Reject, Heartbeat, Message, MessageAck, Goodbye>;
+// A path joins one rail of each side. The side with the smaller engine id opens: `open` with the token of its
+// end, answered by `accept` with the other's token and completed by `ready`. Either side may `close` a path,
+// after it has removed its end; the other removes its own and answers `closed`: from then on nothing that was
+// posted on the path lands any more, on either side. `counted` belongs to no path: it confirms arrivals.
+struct PathRecord {
+  enum class Kind : std::uint8_t { open = 1, accept = 2, ready = 3, close = 4, closed = 5, counted = 6 };
+  Kind kind = Kind::open;
+  std::uint16_t sender_rail = 0;
+  std::uint16_t receiver_rail = 0;
+  std::uint32_t incarnation = 0;  // counts the openings of this pair of rails, to tell late records apart
+  std::vector<std::byte> token;   // of open and accept
+  std::string reason;             // of close
+  // The lower 15 bits of numbers of the other side's transfers that have been counted here (arrival_log.h):
+  // of close and closed, as far as the log goes back; of counted, those since the last.
+  std::vector<std::uint16_t> counted;
+};
+
+using Record = std::variant<Hello, Welcome, Reject, Heartbeat, Message, MessageAck, Goodbye, PathRecord>;
 
 struct RecordHeader {
   std::uint32_t payload_bytes = 0;

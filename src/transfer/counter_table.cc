@@ -101,13 +101,13 @@ std::uint32_t CounterTable::used() const {
   return static_cast<std::uint32_t>(slots_.size() - free_.size());
 }
 
-bool CounterTable::arrival(std::uint32_t immediate) {
-  const std::uint32_t index = immediate >> 16;
+bool CounterTable::arrival(Name name) {
+  const std::uint32_t index = name.slot;
   if (index >= slots_.size()) return false;
   Slot& slot = slots_[index];
   std::uint64_t state = slot.state.load();
   do {
-    if (generation_of(state) != (immediate & 0xffff)) return false;
+    if (generation_of(state) != name.generation) return false;
   } while (!slot.state.compare_exchange_weak(state, state + 1));
   if (((state + 1) & kCountMask) < slot.target.load()) return true;
   std::lock_guard lock(mutex_);

@@ -1,7 +1,7 @@
-// The counters of one engine. A counter counts transfers: each transfer sends exactly one immediate, when all
-// its bytes are at the target (fabric.h says how), so an arrival is one transfer, whatever it was split into.
+// The counters of one engine. A counter counts transfers: each arrives once, when all its bytes are at the
+// target (arrival_log.h says how), whatever it was split into.
 //
-// An immediate names slot and generation. A freed slot goes to the end of the queue of free ones and its
+// A freed slot goes to the end of the queue of free ones and its
 // generation moves on, so what a late writer still sends to it counts nowhere: the same generation comes back
 // after 65,536 times as many counters as there are free slots.
 //
@@ -35,10 +35,6 @@ class CounterTable {
 
   explicit CounterTable(std::uint32_t slots);
 
-  static std::uint32_t immediate_of(std::uint32_t slot, std::uint32_t generation) {
-    return slot << 16 | (generation & 0xffff);
-  }
-
   // Errors: exhausted.
   Result<Name> make();
   void free(Name name);
@@ -47,8 +43,8 @@ class CounterTable {
   std::uint64_t arrived(Name name) const;
   std::uint32_t used() const;
 
-  // Worker: counts an immediate. False when it names no living counter.
-  bool arrival(std::uint32_t immediate);
+  // Worker: counts a transfer. False when it names no living counter.
+  bool arrival(Name name);
   // Worker: what the calls above, on any thread, have left for it to call.
   bool has_fired() const { return has_fired_.load(std::memory_order_acquire); }
   void take_fired(std::vector<Fired>& out);

@@ -24,10 +24,18 @@ class Rails : public ::testing::TestWithParam<std::string> {
     target_.resize(1 << 20);
     source_.resize(1 << 20);
     for (std::size_t i = 0; i < source_.size(); ++i) source_[i] = static_cast<std::byte>(i * 7 + i / 251);
-    from_ = std::move(*a_->register_memory(source_.data(), source_.size()));
-    to_ = std::move(*b_->register_memory(target_.data(), target_.size()));
-    peer_ = *a_->add_peer(b_->address());
-    ASSERT_TRUE(b_->add_peer(a_->address()));
+    from_ = std::move(*a_->register_memory({source_.data(), source_.size()}));
+    to_ = std::move(*b_->register_memory({target_.data(), target_.size()}));
+    connect();
+  }
+  // A path in both directions.
+  void connect() {
+    auto at_a = a_->add_peer(b_->address()), at_b = b_->add_peer(a_->address());
+    ASSERT_TRUE(at_a && at_b) << (at_a ? at_b : at_a).error().message;
+    ASSERT_TRUE(b_->connect_peer(at_b->peer, at_a->token));
+    ASSERT_TRUE(a_->connect_peer(at_a->peer, at_b->token));
+    peer_ = at_a->peer;
+    peer_at_b_ = at_b->peer;
   }
   WriteRequest request(std::uint64_t offset, std::uint64_t bytes, std::uint64_t cookie) {
     return {.source = source_.data() + offset,
@@ -47,9 +55,8 @@ class Rails : public ::testing::TestWithParam<std::string> {
       if (posted < requests.size()) posted += a_->post(peer_, std::span(requests).subspan(posted));
       for (std::size_t i = 0, n = a_->poll(completions); i < n; ++i) {
         ASSERT_NE(completions[i].kind, Completion::Kind::arrived);
-        complete += completions[i].count;
-        (completions[i].kind == Completion::Kind::failed ? failed_ : delivered_)[completions[i].cookie] +=
-            completions[i].count;
+        ++complete;
+        (completions[i].kind == Completion::Kind::failed ? failed_ : delivered_)[completions[i].cookie] += 1;
       }
       for (std::size_t i = 0, n = b_->poll(completions); i < n; ++i) {
         ASSERT_EQ(completions[i].kind, Completion::Kind::arrived);
@@ -61,7 +68,7 @@ class Rails : public ::testing::TestWithParam<std::string> {
   std::vector<std::byte> source_, target_;
   std::shared_ptr<Fabric> a_, b_;
   std::unique_ptr<LocalMemory> from_, to_;
-  PeerId peer_ = 0;
+  PeerId peer_ = 0, peer_at_b_ = 0;
   std::map<std::uint64_t, std::size_t> delivered_, failed_;
   std::vector<std::uint32_t> arrived_;
 };
@@ -102,9 +109,8 @@ TEST_P(Rails, AnAddressOfSomethingElseIsRefused) {
 TEST_P(Rails, RemovedAndAddedAgain) {
   drive({request(0, 100, 1)}, 0);
   a_->remove_peer(peer_);
-  auto again = a_->add_peer(b_->address());
-  ASSERT_TRUE(again);
-  peer_ = *again;
+  b_->remove_peer(peer_at_b_);
+  connect();
   WriteRequest last = request(1000, 100, 2);
   last.has_immediate = true;
   last.immediate = 5;
