@@ -71,6 +71,19 @@ std::unique_ptr<PyRegion> PyEngine::register_memory(nb::handle object) {
   memory.require_contiguous("register");
   Region region = with_engine(
       [&](TransferEngine& engine) { return engine.register_region(memory.data(), memory.bytes()); });
+  return adopt(std::move(region), std::move(memory));
+}
+
+std::unique_ptr<PyRegion> PyEngine::register_dmabuf(std::uintptr_t address, std::size_t bytes, int dmabuf,
+                                                    std::uint64_t offset, nb::object owner) {
+  auto* base = reinterpret_cast<void*>(address);
+  Exported memory = Exported::kept_by(std::move(owner), base, bytes);
+  Region region = with_engine(
+      [&](TransferEngine& engine) { return engine.register_dmabuf(base, bytes, dmabuf, offset); });
+  return adopt(std::move(region), std::move(memory));
+}
+
+std::unique_ptr<PyRegion> PyEngine::adopt(Region region, Exported memory) {
   auto registered = std::make_shared<RegisteredMemory>(std::move(region), std::move(memory), returned_);
   with_engine([&](TransferEngine&) {
     regions_->add(registered);  // not once the engine has been closed
@@ -115,6 +128,38 @@ TransferOperation PyEngine::send(const PeerAddress& peer, nb::handle message, st
     return engine.send(peer, std::span(memory.data(), memory.bytes()), operation.done(), deadline);
   });
   return operation;
+}
+
+TransferOperation PyEngine::scatter(Scatter scatter, const PyRegion& source) {
+  TransferOperation operation;
+  scatter.source = source_of(source);
+  operation.transfer = with_engine(
+      [&](TransferEngine& engine) { return engine.scatter(std::move(scatter), operation.done()); });
+  return operation;
+}
+
+TransferOperation PyEngine::signal(const Signal& signal) {
+  TransferOperation operation;
+  operation.transfer =
+      with_engine([&](TransferEngine& engine) { return engine.signal(signal, operation.done()); });
+  return operation;
+}
+
+std::unique_ptr<Watch> PyEngine::watch(nb::handle memory, std::uint64_t offset,
+                                       std::shared_ptr<EventQueue> queue, std::uint64_t token) {
+  Exported exported(memory, "watch");
+  exported.require_contiguous("watch");
+  if (exported.bytes() < sizeof(std::uint64_t) || offset > exported.bytes() - sizeof(std::uint64_t)) {
+    raise(ErrorCode::out_of_range, "watch: no word of 8 bytes at {} in {} bytes", offset, exported.bytes());
+  }
+  const auto* word = reinterpret_cast<const std::uint64_t*>(exported.data() + offset);
+  auto state = std::make_shared<EventQueue::Word>();
+  Watcher watcher = with_engine([&](TransferEngine& engine) {
+    return engine.watch(word, [queue, token, state](std::uint64_t before, std::uint64_t now) {
+      queue->changed(token, state, before, now);
+    });
+  });
+  return std::make_unique<Watch>(std::move(watcher), std::move(exported));
 }
 
 Operation PyEngine::connect(const PeerAddress& peer) {

@@ -38,10 +38,16 @@ class PyEngine {
   void close();
 
   std::unique_ptr<PyRegion> register_memory(nb::handle object);
+  std::unique_ptr<PyRegion> register_dmabuf(std::uintptr_t address, std::size_t bytes, int dmabuf,
+                                            std::uint64_t offset, nb::object owner);
+  std::unique_ptr<Watch> watch(nb::handle memory, std::uint64_t offset, std::shared_ptr<EventQueue> queue,
+                               std::uint64_t token);
   std::shared_ptr<ProcessBound<Counter>> make_counter();
   TransferOperation write(Write write, const PyRegion& source);
   TransferOperation write_pages(PagedWrite write, const PyRegion& source);
   TransferOperation send(const PeerAddress& peer, nb::handle message, std::optional<double> timeout);
+  TransferOperation scatter(Scatter scatter, const PyRegion& source);
+  TransferOperation signal(const Signal& signal);
   Operation connect(const PeerAddress& peer);
   void deliver_messages(std::shared_ptr<EventQueue> queue, std::uint64_t token);
   void deliver_losses(std::shared_ptr<EventQueue> queue, std::uint64_t token);
@@ -52,7 +58,7 @@ class PyEngine {
   template <class F>
   auto with_engine(F f);
   Region source_of(const PyRegion& region) const;
-  void shut();
+  std::unique_ptr<PyRegion> adopt(Region region, Exported memory);
 
   std::string name_;
   std::size_t backlog_;

@@ -2,7 +2,7 @@
 
 #include <nanobind/stl/shared_ptr.h>
 
-#include <type_traits>
+#include <mutex>
 #include <variant>
 
 #include "errors.h"
@@ -12,7 +12,8 @@ namespace switchyard::python {
 
 namespace {
 
-// (completed tokens, notices); a notice is (token, "message", sender, bytes) or (token, "lost", peer, error).
+// (completed tokens, notices); a notice is (token, "message", sender, bytes), (token, "lost", peer, error) or
+// (token, "changed", before, now).
 nb::tuple take(EventQueue& queue) {
   EventQueue::Events events = queue.take();
   nb::list completed;
@@ -22,9 +23,18 @@ nb::tuple take(EventQueue& queue) {
     if (auto* message = std::get_if<EventQueue::Message>(&notice)) {
       notices.append(nb::make_tuple(message->token, "message", std::move(message->from),
                                     nb::bytes(message->bytes.data(), message->bytes.size())));
+    } else if (auto* loss = std::get_if<EventQueue::Loss>(&notice)) {
+      notices.append(nb::make_tuple(loss->token, "lost", std::move(loss->peer), to_exception(loss->why)));
     } else {
-      auto& loss = std::get<EventQueue::Loss>(notice);
-      notices.append(nb::make_tuple(loss.token, "lost", std::move(loss.peer), to_exception(loss.why)));
+      auto& change = std::get<EventQueue::Change>(notice);
+      std::uint64_t before, now;
+      {
+        std::lock_guard lock(change.word->mutex);
+        change.word->queued = false;
+        before = change.word->before;
+        now = change.word->now;
+      }
+      notices.append(nb::make_tuple(change.token, "changed", before, now));
     }
   }
   return nb::make_tuple(completed, notices);
@@ -38,7 +48,7 @@ void bind_events(nb::module_& module) {
       .def(nb::init<>())
       .def("fileno", &EventQueue::fd, "Readable when there is something to take.")
       .def("take", &take,
-           nb::sig("def take(self) -> tuple[list[int], list[tuple[int, str, PeerAddress, typing.Any]]]"),
+           nb::sig("def take(self) -> tuple[list[int], list[tuple[int, str, typing.Any, typing.Any]]]"),
            "All that is there.")
       .def(
           "wait",

@@ -36,7 +36,7 @@ bool EventQueue::put(Notice notice, std::size_t bytes, std::size_t backlog) {
   bool first;
   {
     std::lock_guard lock(mutex_);
-    if (events_.notices.size() >= backlog || bytes_ + bytes > kBacklogBytes) return false;
+    if (events_.notices.size() >= backlog || (bytes != 0 && bytes_ + bytes > kBacklogBytes)) return false;
     first = events_.completed.empty() && events_.notices.empty();
     events_.notices.push_back(std::move(notice));
     bytes_ += bytes;
@@ -53,6 +53,18 @@ bool EventQueue::message(std::uint64_t token, const PeerAddress& from, std::span
 
 bool EventQueue::lost(std::uint64_t token, const PeerAddress& peer, const Error& why, std::size_t backlog) {
   return put(Loss{token, peer, why}, 0, backlog);
+}
+
+void EventQueue::changed(std::uint64_t token, const std::shared_ptr<Word>& word, std::uint64_t before,
+                         std::uint64_t now) {
+  {
+    std::lock_guard lock(word->mutex);
+    word->now = now;
+    if (word->queued) return;
+    word->queued = true;
+    word->before = before;
+  }
+  put(Change{token, word}, 0, ~std::size_t{0});
 }
 
 EventQueue::Events EventQueue::take() {

@@ -3,7 +3,8 @@
 // wake-up. The reader is an asyncio loop (which watches the descriptor) or a thread that waits.
 //
 // Owner: shared by its reader and everything that will put something. Threads: all, but for one reader.
-// Bounds: an operation is here at most once for each time it is waited for; messages stop at the backlog.
+// Bounds: an operation is here at most once for each time it is waited for, a watched word once;
+// messages stop at the backlog.
 #pragma once
 
 #include <atomic>
@@ -30,7 +31,18 @@ class EventQueue {
     PeerAddress peer;
     Error why;
   };
-  using Notice = std::variant<Message, Loss>;
+  // Of a watched word. Changes that nobody has taken yet become one.
+  struct Word {
+    std::mutex mutex;
+    bool queued = false;
+    std::uint64_t before = 0;
+    std::uint64_t now = 0;
+  };
+  struct Change {
+    std::uint64_t token;
+    std::shared_ptr<Word> word;
+  };
+  using Notice = std::variant<Message, Loss, Change>;
   struct Events {
     std::vector<std::uint64_t> completed;
     std::vector<Notice> notices;
@@ -48,6 +60,9 @@ class EventQueue {
   bool message(std::uint64_t token, const PeerAddress& from, std::span<const std::byte> bytes,
                std::size_t backlog);
   bool lost(std::uint64_t token, const PeerAddress& peer, const Error& why, std::size_t backlog);
+
+  void changed(std::uint64_t token, const std::shared_ptr<Word>& word, std::uint64_t before,
+               std::uint64_t now);
 
   int fd() const { return fd_; }
   Events take();

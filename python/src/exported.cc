@@ -48,6 +48,16 @@ Exported::Exported(nb::handle object, const char* what) : Exported() {
   }
 }
 
+Exported Exported::kept_by(nb::object owner, void* data, std::size_t bytes) {
+  Exported result;
+  result.kind_ = Kind::object;
+  result.managed_ = owner.release().ptr();
+  result.data_ = static_cast<std::byte*>(data);
+  result.bytes_ = bytes;
+  result.contiguous_ = true;
+  return result;
+}
+
 void Exported::take_buffer(nb::handle object) {
   auto buffer = std::make_unique<Py_buffer>();
   if (PyObject_GetBuffer(object.ptr(), buffer.get(), PyBUF_FULL_RO) != 0) throw nb::python_error();
@@ -63,14 +73,14 @@ void Exported::take_dlpack(nb::handle object, const char* what) {
   const nb::object device = object.attr("__dlpack_device__")();
   const int type = nb::cast<int>(nb::int_(device[0]));
   if (type != dlpack::kCpu && type != dlpack::kCudaHost && type != dlpack::kRocmHost) {
-    raise(ErrorCode::unsupported,
-          "{}: memory of a device (DLPack device type {}{}), of which this engine reads and writes none; "
-          "copy it "
-          "to host memory",
-          what, type,
-          type == dlpack::kCuda   ? ", CUDA"
-          : type == dlpack::kRocm ? ", ROCm"
-                                  : "");
+    raise(
+        ErrorCode::unsupported,
+        "{}: memory of a device (DLPack device type {}{}); copy it to host memory, or export it as a DMA-BUF "
+        "for register_dmabuf()",
+        what, type,
+        type == dlpack::kCuda   ? ", CUDA"
+        : type == dlpack::kRocm ? ", ROCm"
+                                : "");
   }
   const nb::object capsule = capsule_of(object);
   if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
@@ -117,6 +127,9 @@ Exported& Exported::operator=(Exported&& other) noexcept {
 Exported::~Exported() {
   switch (kind_) {
     case Kind::none:
+      break;
+    case Kind::object:
+      Py_XDECREF(static_cast<PyObject*>(managed_));
       break;
     case Kind::buffer:
       PyBuffer_Release(buffer_.get());

@@ -24,6 +24,8 @@ class Exported {
   Exported() = default;
   // Any host memory. `what` names it in errors. Raises Invalid (no such protocol), Unsupported (of a device).
   Exported(nb::handle object, const char* what);
+  // Memory of no protocol, which `owner` (perhaps None) keeps alive.
+  static Exported kept_by(nb::object owner, void* data, std::size_t bytes);
   Exported(Exported&& other) noexcept { *this = std::move(other); }
   Exported& operator=(Exported&& other) noexcept;
   ~Exported();
@@ -52,7 +54,7 @@ class Exported {
   void take_buffer(nb::handle object);
   void take_dlpack(nb::handle object, const char* what);
 
-  enum class Kind { none, buffer, dlpack, dlpack_versioned } kind_ = Kind::none;
+  enum class Kind { none, buffer, dlpack, dlpack_versioned, object } kind_ = Kind::none;
   std::unique_ptr<Py_buffer> buffer_;  // may point into itself: not to be moved
   void* managed_ = nullptr;
   const dlpack::Tensor* tensor_ = nullptr;

@@ -10,6 +10,7 @@
 #include "names.h"
 #include "operation.h"
 #include "region.h"
+#include "submission.h"
 
 NB_MODULE(_core, module) {
   using namespace switchyard::python;
@@ -22,5 +23,6 @@ NB_MODULE(_core, module) {
   bind_regions(module);
   bind_events(module);
   bind_operations(module);
+  bind_submission(module);
   bind_engine(module);
 }

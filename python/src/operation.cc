@@ -89,6 +89,15 @@ void Outcome::notify(std::shared_ptr<EventQueue> queue, std::uint64_t token) {
   queue->completed(token);
 }
 
+void Watch::close() {
+  if (!watcher_.here()) return;
+  {
+    nb::gil_scoped_release release;
+    *watcher_ = {};
+  }
+  memory_ = {};
+}
+
 Nanos duration_of(double seconds, const char* what) {
   if (!(seconds >= 0) || seconds > kLongest) {
     raise(ErrorCode::invalid, "{}: {} is no duration in seconds", what, seconds);
@@ -134,6 +143,9 @@ void bind_operations(nb::module_& module) {
            "Returns an Operation that ends when no byte of this transfer lands any more (it has drained): "
            "from\n"
            "then on its target may be used for something else.");
+
+  nb::class_<Watch>(module, "Watch", "The engine's side of a switchyard.Watcher.")
+      .def("close", &Watch::close);
 
   nb::class_<Expectation, Operation>(module, "Expectation", "A number of arrivals that a counter waits for.")
       .def("cancel", &cancel_expectation,

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "event_queue.h"
+#include "exported.h"
 #include "process_bound.h"
 #include "switchyard/transfer.h"
 
@@ -56,6 +57,21 @@ struct TransferOperation : Operation {
 
 struct Expectation : Operation {
   std::shared_ptr<ProcessBound<Counter>> counter;
+};
+
+// Ends a watch, then lets go of the memory that the word is in.
+class Watch {
+ public:
+  Watch(Watcher watcher, Exported memory) : watcher_(std::move(watcher)), memory_(std::move(memory)) {}
+  ~Watch() { close(); }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+  // With the GIL.
+  void close();
+
+ private:
+  ProcessBound<Watcher> watcher_;
+  Exported memory_;
 };
 
 // What `seconds` from now is; none: no deadline. Raises Invalid.

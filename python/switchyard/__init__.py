@@ -12,11 +12,13 @@ from switchyard._core import (
     Expectation,
     Operation,
     PeerAddress,
+    PeerGroup,
+    Priority,
     Region,
     RegionKey,
     Transfer,
 )
-from switchyard._engine import Engine
+from switchyard._engine import Engine, Watcher
 from switchyard._errors import (
     Cancelled,
     Corrupt,
@@ -48,10 +50,13 @@ __all__ = [
     "Operation",
     "OutOfRange",
     "PeerAddress",
+    "PeerGroup",
     "PeerLost",
+    "Priority",
     "Region",
     "RegionKey",
     "TimedOut",
     "Transfer",
     "Unsupported",
+    "Watcher",
 ]

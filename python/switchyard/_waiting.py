@@ -16,7 +16,7 @@ from typing import Any
 
 from switchyard import _core
 
-Sink = Callable[[str, _core.PeerAddress, Any], None]  # of notices: kind, peer, message or error
+Sink = Callable[..., None]  # of notices: their kind and what belongs to it
 
 
 class Hub:
@@ -51,10 +51,10 @@ class Hub:
             future = futures.pop(token)
             if not future.done():
                 future.set_result(None)
-        for token, kind, peer, content in notices:
+        for token, *notice in notices:
             sink = self._sinks.get(token)
             if sink is not None:
-                sink(kind, peer, content)
+                sink(*notice)
 
 
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = weakref.WeakKeyDictionary()

@@ -230,7 +230,7 @@ def test_metrics(engines, fabric):
     left.write(ours, right.address, theirs.key, nbytes=100, counter=counter.id).wait(PATIENCE)
     metrics = left.metrics()
     assert metrics["rails"][0]["fabric"] == fabric
-    assert metrics["rails"][0]["bytes_written"] == 100
+    assert metrics["rails"][0]["bytes_written"] >= 100
     assert metrics["transfers_submitted"] == metrics["transfers_done"] == 1
     assert metrics["transfers_failed"] == 0
     assert right.metrics()["counters_used"] == 1
