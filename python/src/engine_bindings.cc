@@ -47,7 +47,8 @@ void construct(PyEngine* self, std::string name, std::string fabric, std::string
                std::uint16_t control_port, std::size_t message_bytes, std::uint32_t message_slots,
                std::size_t message_backlog, std::uint32_t max_transfers, std::uint32_t max_counters,
                std::uint32_t max_peers, double heartbeat_interval, double heartbeat_limit,
-               double connect_limit, double stall_limit, double path_rest) {
+               double connect_limit, double stall_limit, double path_rest, nb::bytes shared_key, bool tls,
+               std::string certificate_file, std::string key_file, std::string ca_file) {
   PyEngine::Options options;
   options.message_backlog = message_backlog;
   options.engine.name = std::move(name);
@@ -64,6 +65,11 @@ void construct(PyEngine* self, std::string name, std::string fabric, std::string
   options.engine.connect_limit = duration_of(connect_limit, "connect_limit");
   options.engine.stall_limit = duration_of(stall_limit, "stall_limit");
   options.engine.path_rest = duration_of(path_rest, "path_rest");
+  options.engine.shared_key.assign(shared_key.c_str(), shared_key.size());
+  options.engine.tls = {.enabled = tls,
+                        .certificate_file = std::move(certificate_file),
+                        .key_file = std::move(key_file),
+                        .ca_file = std::move(ca_file)};
   new (self) PyEngine(options);
 }
 
@@ -101,7 +107,9 @@ void bind_engine(nb::module_& module) {
            "heartbeat_interval"_a = to_seconds(standard.heartbeat_interval),
            "heartbeat_limit"_a = to_seconds(standard.heartbeat_limit),
            "connect_limit"_a = to_seconds(standard.connect_limit),
-           "stall_limit"_a = to_seconds(standard.stall_limit), "path_rest"_a = to_seconds(standard.path_rest))
+           "stall_limit"_a = to_seconds(standard.stall_limit), "path_rest"_a = to_seconds(standard.path_rest),
+           "shared_key"_a = nb::bytes(""), "tls"_a = false, "certificate_file"_a = "", "key_file"_a = "",
+           "ca_file"_a = "")
       .def_prop_ro(
           "name", [](const PyEngine& self) { return self.name(); }, "For log lines.")
       .def_prop_ro(
@@ -126,6 +134,14 @@ void bind_engine(nb::module_& module) {
       .def("_deliver_messages", &PyEngine::deliver_messages, "queue"_a.none(), "token"_a)
       .def("_deliver_losses", &PyEngine::deliver_losses, "queue"_a.none(), "token"_a);
   bind_submitting(engine);
+
+  module.def(
+      "make_shared_key",
+      [] {
+        const std::string key = unwrap(make_shared_key());
+        return nb::bytes(key.data(), key.size());
+      },
+      "32 random bytes, for Engine(shared_key=...).");
 }
 
 }  // namespace switchyard::python

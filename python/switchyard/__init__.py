@@ -17,6 +17,7 @@ from switchyard._core import (
     Region,
     RegionKey,
     Transfer,
+    make_shared_key,
 )
 from switchyard._engine import Engine, Watcher
 from switchyard._errors import (
@@ -59,4 +60,5 @@ __all__ = [
     "Transfer",
     "Unsupported",
     "Watcher",
+    "make_shared_key",
 ]

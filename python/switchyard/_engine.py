@@ -42,6 +42,11 @@ class Engine(_core.Engine):
     heartbeat_interval, heartbeat_limit, connect_limit: seconds. stall_limit: seconds without a completion after which
         a path with something under way counts as broken; path_rest: seconds before it is tried again, at first.
 
+    shared_key: a secret of 16 bytes or more (make_shared_key()) that all engines which talk to each other share; without
+        one, whoever reaches the control port is let in.
+    tls: encrypts the control channel (messages, not what the rails carry), with keys from the shared key, or with
+        certificates if certificate_file, key_file and ca_file (PEM) are given. Both the same on all engines.
+
     Raises Unsupported (no such fabric here), IOError, Invalid. Every method may be called from any thread, and from
     handlers. Close it, or use it as a context manager: it has a thread, sockets and memory of other objects.
     """
@@ -64,6 +69,11 @@ class Engine(_core.Engine):
         connect_limit: float = 5.0,
         stall_limit: float = 3.0,
         path_rest: float = 0.05,
+        shared_key: bytes = b"",
+        tls: bool = False,
+        certificate_file: str = "",
+        key_file: str = "",
+        ca_file: str = "",
     ) -> None:
         super().__init__(
             name=name,
@@ -81,6 +91,11 @@ class Engine(_core.Engine):
             connect_limit=connect_limit,
             stall_limit=stall_limit,
             path_rest=path_rest,
+            shared_key=shared_key,
+            tls=tls,
+            certificate_file=certificate_file,
+            key_file=key_file,
+            ca_file=ca_file,
         )
         self._lock = threading.RLock()
         self._handlers: dict[str, Callable[..., Any]] = {}

@@ -38,6 +38,20 @@ def test_options():
             switchyard.Engine(**options)
 
 
+def test_shared_key(engines):
+    key = switchyard.make_shared_key()
+    assert len(key) == 32 and key != switchyard.make_shared_key()
+    left, right = engines("left", shared_key=key, tls=True), engines("right", shared_key=key, tls=True)
+    left.connect(right.address).wait(PATIENCE)
+    for stranger in (engines("no key"), engines("another", shared_key=bytes(32)), engines("plain", shared_key=key)):
+        with pytest.raises(switchyard.Denied):
+            stranger.send(right.address, b"hello").wait(PATIENCE)
+    with pytest.raises(switchyard.Invalid):
+        engines(shared_key=b"short")
+    with pytest.raises(switchyard.Error):
+        engines(tls=True, certificate_file="none", key_file="none", ca_file="none")
+
+
 def test_submission(engines):
     left, right = engines("left"), engines("right")
     ours, theirs = left.register(bytearray(64)), right.register(bytearray(64))
