@@ -6,13 +6,14 @@
 
 #include "base/log.h"
 #include "errors.h"
+#include "unlocked.h"
 
 namespace switchyard::python {
 
 namespace {
 
 Result<std::unique_ptr<TransferEngine>> open(const EngineOptions& options) {
-  nb::gil_scoped_release release;
+  Unlocked unlocked;
   return TransferEngine::open(options);
 }
 
@@ -33,7 +34,7 @@ void PyEngine::close() {
   }
   closed_.store(true);
   {
-    nb::gil_scoped_release release;
+    Unlocked unlocked;
     std::unique_lock lock(mutex_);  // whoever closes at the same time waits for the first
     // Joins the worker. After that nothing of this engine reads or writes the regions.
     (*engine_).reset();
@@ -53,7 +54,7 @@ auto PyEngine::with_engine(F f) {
   }
   returned_->give_back();
   auto result = [&] {
-    nb::gil_scoped_release release;
+    Unlocked unlocked;
     // The flag first: a stream of calls must not keep the lock from whoever closes.
     std::shared_lock lock(mutex_, std::defer_lock);
     if (!closed_.load()) lock.lock();

@@ -9,6 +9,7 @@
 #include "errors.h"
 #include "metrics.h"
 #include "submission.h"
+#include "unlocked.h"
 
 namespace switchyard::python {
 
@@ -36,7 +37,7 @@ Expectation expect(const PyCounter& self, std::uint64_t transfers, std::optional
   Counter& counter = here(self);
   Status armed;
   {
-    nb::gil_scoped_release release;
+    Unlocked unlocked;
     armed = counter.expect(transfers, deadline, expectation.done());
   }
   unwrap(std::move(armed));

@@ -7,6 +7,7 @@
 
 #include "errors.h"
 #include "event_queue.h"
+#include "unlocked.h"
 
 namespace switchyard::python {
 
@@ -53,7 +54,7 @@ void bind_events(nb::module_& module) {
       .def(
           "wait",
           [](std::shared_ptr<EventQueue> self) {
-            nb::gil_scoped_release release;
+            Unlocked unlocked;
             return self->wait();
           },
           "Blocks until there is something to take; False once closed.")

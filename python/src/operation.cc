@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "errors.h"
+#include "unlocked.h"
 
 namespace switchyard::python {
 
@@ -23,7 +24,7 @@ void wait(const Operation& self, std::optional<double> timeout) {
   for (;;) {
     bool ended;
     {
-      nb::gil_scoped_release release;
+      Unlocked unlocked;
       const TimePoint slice = monotonic_now() + kSignalInterval;
       ended = self.outcome->wait_until(std::min(deadline, slice));
     }
@@ -44,13 +45,13 @@ nb::object error(const Operation& self) {
 
 Operation cancel_transfer(TransferOperation& self) {
   Operation drained;
-  nb::gil_scoped_release release;
+  Unlocked unlocked;
   self.transfer.cancel(drained.drained());
   return drained;
 }
 
 void cancel_expectation(Expectation& self) {
-  nb::gil_scoped_release release;
+  Unlocked unlocked;
   if (self.counter->here()) (**self.counter).cancel();
 }
 
@@ -92,7 +93,7 @@ void Outcome::notify(std::shared_ptr<EventQueue> queue, std::uint64_t token) {
 void Watch::close() {
   if (!watcher_.here()) return;
   {
-    nb::gil_scoped_release release;
+    Unlocked unlocked;
     *watcher_ = {};
   }
   memory_ = {};

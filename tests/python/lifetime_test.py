@@ -125,6 +125,18 @@ def wait():
 threading.Thread(target=wait, daemon=True).start()
 started.wait()
 """,
+    # Those that wake up find an interpreter that has begun to end.
+    "waiting threads": """
+import threading
+started = threading.Barrier(17)
+def wait(counter):
+    started.wait()
+    try: counter.expect(1).wait()
+    except switchyard.Cancelled: pass
+for counter in [b.make_counter() for _ in range(16)]:
+    threading.Thread(target=wait, args=(counter,), daemon=True).start()
+started.wait()
+""",
     "busy thread": """
 import threading
 def work():

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import subprocess
 import sys
 import time
@@ -121,6 +122,14 @@ print("ok")
         fabric,
     )
     assert out == "ok\n"
+
+
+def test_documentation():
+    text = (HERE.parent.parent / "docs" / "python.md").read_text()
+    programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert programs
+    for program in programs:
+        run_script(program)
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
