@@ -217,6 +217,7 @@ Result<std::shared_ptr<Fabric>> OfiFabric::open(const std::string& provider, con
   self->capabilities_ = {
       .fabric = shown_name,
       .ordered = false,
+      .lingers = true,
       .max_write_bytes = std::min<std::uint64_t>(kMaxWriteBytes, chosen->ep_attr->max_msg_size),
       .max_outstanding = kContexts,
       .window = kWindow};

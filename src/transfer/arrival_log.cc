@@ -26,7 +26,16 @@ ArrivalLog::Outcome ArrivalLog::arrival(std::uint32_t immediate, CounterTable& c
     return Outcome::waiting;
   }
   seen.counted = true;
+  unconfirmed_.push_back(number);
   return counters.arrival({record.slot, record.generation}) ? Outcome::counted : Outcome::stray;
+}
+
+std::vector<std::uint16_t> ArrivalLog::counted() const {
+  std::vector<std::uint16_t> numbers;
+  for (const Seen& seen : seen_) {
+    if (seen.any && seen.counted) numbers.push_back(seen.number);
+  }
+  return numbers;
 }
 
 }  // namespace switchyard::transfer

@@ -17,7 +17,8 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <optional>
+#include <span>
+#include <vector>
 
 #include "transfer/counter_table.h"
 
@@ -33,7 +34,8 @@ static_assert(sizeof(ArrivalRecord) == 16);
 
 enum class ArrivalKind : std::uint32_t { data = 1, record = 2 };
 
-constexpr std::uint32_t kArrivalWindow = 256;
+constexpr std::uint32_t kArrivalWindow = 512;
+constexpr std::size_t kConfirmBatch = 64;
 constexpr std::uint32_t kArrivalNumberMask = (1u << 30) - 1;
 constexpr std::size_t kArrivalLogBytes = kArrivalWindow * sizeof(ArrivalRecord);  // per peer
 
@@ -51,11 +53,21 @@ class ArrivalLog {
     records_ = records;
     session_ = session;
     seen_ = {};
+    unconfirmed_.clear();
+    unconfirmed_.reserve(kConfirmBatch);
   }
   bool is_open() const { return records_ != nullptr; }
   void close() { records_ = nullptr; }
 
   Outcome arrival(std::uint32_t immediate, CounterTable& counters);
+  // Counted since the last call, when there are enough of them to be confirmed; else nothing.
+  std::span<const std::uint16_t> to_confirm() const {
+    return unconfirmed_.size() >= kConfirmBatch ? std::span<const std::uint16_t>(unconfirmed_)
+                                                : std::span<const std::uint16_t>();
+  }
+  void confirmed() { unconfirmed_.clear(); }
+  // The numbers that have been counted, as far as it remembers: lower 15 bits.
+  std::vector<std::uint16_t> counted() const;
 
  private:
   struct Seen {
@@ -68,6 +80,7 @@ class ArrivalLog {
   const ArrivalRecord* records_ = nullptr;
   std::uint32_t session_ = 0;
   std::array<Seen, kArrivalWindow> seen_{};
+  std::vector<std::uint16_t> unconfirmed_;
 };
 
 // The sending side, for one peer: hands out numbers while the window has room.
@@ -76,18 +89,36 @@ class ArrivalNumbers {
   bool has_room() const { return next_ - oldest_ < kArrivalWindow / 2; }
   std::uint32_t take() {
     const std::uint32_t number = next_++;
-    done_[number % kArrivalWindow] = false;
+    places_[number % kArrivalWindow] = {};
     return number;
   }
-  // Nothing of this number is under way any more.
-  void retire(std::uint32_t number) {
-    done_[number % kArrivalWindow] = true;
-    while (oldest_ != next_ && done_[oldest_ % kArrivalWindow]) ++oldest_;
+  // The transfer has ended here. `arrives`: its immediates are at the other side, which will confirm them.
+  void end(std::uint32_t number, bool arrives) {
+    Place& place = places_[number % kArrivalWindow];
+    place.ended = true;
+    place.confirmed |= !arrives;
+    advance();
+  }
+  // By its lower 15 bits, as the other side gives it; what is not under way is ignored.
+  void confirm(std::uint16_t number) {
+    const std::uint32_t ahead = (number - oldest_) & 0x7fff;
+    if (ahead >= next_ - oldest_) return;
+    places_[(oldest_ + ahead) % kArrivalWindow].confirmed = true;
+    advance();
   }
 
  private:
+  struct Place {
+    bool ended = false, confirmed = false;
+  };
+  void advance() {
+    while (oldest_ != next_ && places_[oldest_ % kArrivalWindow].ended &&
+           places_[oldest_ % kArrivalWindow].confirmed)
+      ++oldest_;
+  }
+
   std::uint32_t next_ = 0, oldest_ = 0;
-  std::array<bool, kArrivalWindow> done_{};
+  std::array<Place, kArrivalWindow> places_{};
 };
 
 }  // namespace switchyard::transfer

@@ -87,7 +87,7 @@ Result<PathRecord> parse_path(ByteReader& reader) {
   path.token = reader.read_vector<std::byte>();
   path.reason = reader.read_string();
   path.counted = reader.read_vector<std::uint16_t>();
-  if (!reader.ok() || path.kind < PathRecord::Kind::open || path.kind > PathRecord::Kind::closed ||
+  if (!reader.ok() || path.kind < PathRecord::Kind::open || path.kind > PathRecord::Kind::counted ||
       path.token.size() > fabric::PathEnd::kMaxTokenBytes || path.reason.size() > kMaxReasonBytes ||
       path.counted.size() > kArrivalWindow) {
     return fail(ErrorCode::corrupt, "not a record of a path");

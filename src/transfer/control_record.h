@@ -73,17 +73,17 @@ struct Goodbye {
 // A path joins one rail of each side. The side with the smaller engine id opens: `open` with the token of its
 // end, answered by `accept` with the other's token and completed by `ready`. Either side may `close` a path,
 // after it has removed its end; the other removes its own and answers `closed`: from then on nothing that was
-// posted on the path lands any more, on either side.
+// posted on the path lands any more, on either side. `counted` belongs to no path: it confirms arrivals.
 struct PathRecord {
-  enum class Kind : std::uint8_t { open = 1, accept = 2, ready = 3, close = 4, closed = 5 };
+  enum class Kind : std::uint8_t { open = 1, accept = 2, ready = 3, close = 4, closed = 5, counted = 6 };
   Kind kind = Kind::open;
   std::uint16_t sender_rail = 0;
   std::uint16_t receiver_rail = 0;
   std::uint32_t incarnation = 0;  // counts the openings of this pair of rails, to tell late records apart
   std::vector<std::byte> token;   // of open and accept
   std::string reason;             // of close
-  // Of close and closed: the numbers of the other side's transfers that have been counted here, as far as the
-  // arrival log goes back, their lower 15 bits.
+  // The lower 15 bits of numbers of the other side's transfers that have been counted here (arrival_log.h):
+  // of close and closed, as far as the log goes back; of counted, those since the last.
   std::vector<std::uint16_t> counted;
 };
 

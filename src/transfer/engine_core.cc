@@ -1,20 +1,16 @@
-// Opening, stepping, callbacks, the end of transfers and of the engine.
+// Stepping, callbacks, the end of transfers and of the engine.
 #include "transfer/engine_core.h"
 
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <bit>
 #include <exception>
-#include <random>
 
 #include "base/log.h"
 
 namespace switchyard {
 
-using transfer::CounterTable;
 using transfer::kNoIndex;
 using transfer::Peer;
 using transfer::TransferSlot;
@@ -22,85 +18,10 @@ using transfer::TransferSlot;
 namespace {
 
 constexpr Nanos kControlInterval = std::chrono::microseconds(20);  // between looks at the sockets while busy
-constexpr Nanos kShutdownLimit = std::chrono::milliseconds(200);   // for what the fabric still has
-
-std::uint64_t random_word() {
-  std::random_device entropy;
-  return (std::uint64_t{entropy()} << 32) | entropy();
-}
-
-Status check(const EngineOptions& options) {
-  if (options.max_transfers == 0 || options.max_transfers > (1u << 20) || options.max_counters == 0 ||
-      options.max_counters > CounterTable::kMaxSlots || options.max_peers == 0 ||
-      options.max_peers > (1u << 16) || options.message_slots == 0 ||
-      options.message_bytes > (std::size_t{1} << 30)) {
-    return fail(ErrorCode::invalid, "engine '{}': a limit of its options is zero or too large", options.name);
-  }
-  if (options.heartbeat_interval <= Nanos::zero() || options.heartbeat_limit <= options.heartbeat_interval) {
-    return fail(ErrorCode::invalid, "engine '{}': heartbeat_limit has to exceed heartbeat_interval",
-                options.name);
-  }
-  return {};
-}
+constexpr Nanos kHealthInterval = std::chrono::milliseconds(10);   // and at the state of ports
+constexpr Nanos kShutdownLimit = std::chrono::milliseconds(200);   // for what the rails still have
 
 }  // namespace
-
-EngineCore::EngineCore(const EngineOptions& options)
-    : options_(options), deadlines_(options.max_transfers + options.max_counters + options.max_peers) {
-  slots_.resize(options.max_transfers);
-  peers_.resize(options.max_peers);
-  link_peers_.assign(transfer::ControlChannel::slots_for(options.max_peers), kNoIndex);
-  for (std::uint32_t i = options.max_transfers; i-- > 0;) free_slots_.push_back(i);
-  for (std::uint32_t i = options.max_peers; i-- > 0;) free_peers_.push_back(i);
-  commands_.reserve(2 * options.max_transfers);
-  taken_commands_.reserve(2 * options.max_transfers);
-  due_.reserve(options.max_transfers);
-  running_.reserve(options.max_transfers);
-  counters_ = std::make_shared<CounterTable>(options.max_counters);
-}
-
-EngineCore::~EngineCore() {
-  if (wake_fd_ >= 0) ::close(wake_fd_);
-}
-
-Result<std::shared_ptr<EngineCore>> EngineCore::open(const EngineOptions& options) {
-  if (auto ok = check(options); !ok) return pass(ok.error());
-  std::shared_ptr<EngineCore> self(new EngineCore(options));
-  self->rail_name_ = options.fabric;
-  if (options.fabric == "auto") {
-    auto chosen = fabric::automatic_fabric(options.control_host);
-    if (!chosen) return fail_at(fmt::format("engine '{}'", options.name), chosen.error());
-    self->rail_name_ = *chosen;
-  }
-  auto rail =
-      fabric::open_fabric(self->rail_name_, {.host = options.control_host, .max_peers = options.max_peers});
-  if (!rail) return fail_at(fmt::format("engine '{}'", options.name), rail.error());
-  self->rail_ = std::move(*rail);
-  auto control = transfer::ControlChannel::open({.host = options.control_host,
-                                                 .port = options.control_port,
-                                                 .max_links = options.max_peers,
-                                                 .message_bytes = options.message_bytes,
-                                                 .message_slots = options.message_slots,
-                                                 .heartbeat_interval = options.heartbeat_interval,
-                                                 .heartbeat_limit = options.heartbeat_limit,
-                                                 .connect_limit = options.connect_limit});
-  if (!control) return fail_at(fmt::format("engine '{}'", options.name), control.error());
-  self->control_ = std::move(*control);
-  self->wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (self->wake_fd_ < 0)
-    return fail(ErrorCode::exhausted, "engine '{}': eventfd: {}", options.name, strerror(errno));
-
-  self->self_.engine_id = {random_word(), random_word()};
-  self->self_.epoch = random_word();
-  self->self_.control_host = options.control_host;
-  self->self_.control_port = self->control_->port();
-  self->self_.rails.push_back({self->rail_name_, self->rail_->address()});
-  self->control_->set_self(self->self_);
-  log::info("engine '{}': fabric {}{}, control channel at {}:{}", options.name, self->rail_name_,
-            options.fabric == "auto" ? " (chosen automatically)" : "", options.control_host,
-            self->self_.control_port);
-  return self;
-}
 
 bool EngineCore::step(TimePoint now) {
   now_ = now;
@@ -109,10 +30,15 @@ bool EngineCore::step(TimePoint now) {
     last_control_ = now;
     busy |= control_->poll(now, *this);
   }
-  busy |= poll_rail();
+  if (now - last_health_ >= kHealthInterval) {
+    last_health_ = now;
+    check_health();
+  }
+  busy |= poll_rails();
   busy |= schedule();
   busy |= fire_deadlines();
   busy |= take_counters();
+  busy |= look_at_watches();
   busy |= run_callbacks();
   if (stopping_.load(std::memory_order_relaxed) && !shutting_down_) begin_shutdown();
   if (shutting_down_ && (outstanding_ == 0 || now >= shutdown_deadline_)) finish_shutdown();
@@ -167,13 +93,25 @@ bool EngineCore::drain_commands() {
 
 void EngineCore::start(std::uint32_t index) {
   TransferSlot& slot = slots_[index];
-  Peer& peer = peers_[slot.peer];
   slot.started = true;
-  if (shutting_down_) return end(index, fail(ErrorCode::cancelled, "the engine is closing"));
-  if (peer.generation != slot.peer_generation)
-    return end(index, fail(ErrorCode::peer_lost, "the peer is gone"));
+  slot.began = now_;
+  if (slot.kind != TransferSlot::Kind::group) {
+    if (shutting_down_) return end(index, fail(ErrorCode::cancelled, "the engine is closing"));
+    if (peers_[slot.peer].generation != slot.peer_generation)
+      return end(index, fail(ErrorCode::peer_lost, "the peer is gone"));
+  }
   if (slot.deadline != TimePoint::max()) deadlines_.set(index, slot.deadline);
-  (slot.kind == TransferSlot::Kind::message ? peer.messages : peer.writes).push_back(slots_, index);
+  if (slot.kind == TransferSlot::Kind::group) {
+    // Its members have been started before it, and may have ended.
+    if (slot.unended == 0) end(index, std::move(slot.outcome));
+    return;
+  }
+  Peer& peer = peers_[slot.peer];
+  if (slot.kind == TransferSlot::Kind::message) {
+    peer.messages.push_back(slots_, index);
+  } else {
+    peer.writes[static_cast<std::size_t>(slot.priority)].push_back(slots_, index);
+  }
   if (peer.state == Peer::State::fresh) dial(slot.peer);
   // dial() may have lost the peer, and with it this transfer.
   if (slot.started && peer.state == Peer::State::open) want_posting(slot.peer);
@@ -185,37 +123,85 @@ void EngineCore::end(std::uint32_t index, Status status) {
   if (slot.ended) return;
   slot.ended = true;
   deadlines_.remove(index);
+  if (slot.kind == TransferSlot::Kind::group) return end_group(index, std::move(status));
   Peer& peer = peers_[slot.peer];
   if (peer.generation == slot.peer_generation) {
-    (slot.kind == TransferSlot::Kind::message ? peer.messages : peer.writes).remove(slots_, index);
+    (slot.kind == TransferSlot::Kind::message ? peer.messages
+                                              : peer.writes[static_cast<std::size_t>(slot.priority)])
+        .remove(slots_, index);
   }
-  (status ? count_.done : count_.failed).fetch_add(1, std::memory_order_relaxed);
-  if (slot.done) due_.push_back({.done = std::exchange(slot.done, {}), .status = std::move(status)});
+  while (!slot.again.empty()) {
+    const std::uint32_t request = slot.again.front();
+    slot.again.remove(requests_, request);
+    free_request(request);
+  }
+  OperationCount& operation = operations_[static_cast<std::size_t>(slot.kind)];
+  if (status) {
+    const auto took = static_cast<std::uint64_t>(std::max<std::int64_t>((now_ - slot.began).count(), 0));
+    operation.count.add(1);
+    operation.bytes.add(slot.bytes);
+    operation.nanoseconds.add(took);
+    operation.log2[std::min<std::size_t>(std::bit_width(took), operation.log2.size() - 1)].add(1);
+  } else {
+    operation.failed.add(1);
+  }
+  if (slot.group != kNoIndex) {
+    TransferSlot& group = slots_[slot.group];
+    if (!status && group.outcome) group.outcome = status;
+    if (--group.unended == 0 && group.started) end(slot.group, group.outcome);
+  } else {
+    (status ? count_.done : count_.failed).add(1);
+    if (slot.done) due_.push_back({.done = std::exchange(slot.done, {}), .status = std::move(status)});
+  }
   if (slot.outstanding == 0) release(index);
 }
 
-void EngineCore::report_drained(std::uint32_t index) {
-  std::lock_guard lock(mutex_);
-  for (auto& drained : slots_[index].drained) due_.push_back({.plain = std::move(drained)});
-  slots_[index].drained.clear();
+// A group that ends before its members takes them along.
+void EngineCore::end_group(std::uint32_t index, Status status) {
+  TransferSlot& group = slots_[index];
+  OperationCount& operation = operations_[static_cast<std::size_t>(group.kind)];
+  (status ? operation.count : operation.failed).add(1);
+  (status ? count_.done : count_.failed).add(1);
+  if (group.done) due_.push_back({.done = std::exchange(group.done, {}), .status = std::move(status)});
+  // Held until all members have been seen: the last one's release would free it.
+  ++group.outstanding;
+  for (const auto& [member, generation] : group.members) {
+    // A member that was released has another generation.
+    if (slots_[member].generation == generation)
+      end(member, fail(ErrorCode::cancelled, "the scatter that it belongs to has ended"));
+  }
+  if (--group.outstanding == 0) release(index);
 }
 
 void EngineCore::release(std::uint32_t index) {
   TransferSlot& slot = slots_[index];
+  if (slot.number && peers_[slot.peer].generation == slot.peer_generation)
+    peers_[slot.peer].numbers.end(*slot.number, slot.arrival_posted);
+  const std::uint32_t group = std::exchange(slot.group, kNoIndex);
   slot.plan = {};
   slot.source = {};
+  slot.target.clear();
   slot.message.clear();
   if (slot.message.capacity() > 4096) slot.message = {};
-  slot.immediate.reset();
-  slot.immediate_posted = slot.ended = slot.started = false;
-  std::lock_guard lock(mutex_);
-  for (auto& drained : slot.drained) due_.push_back({.plain = std::move(drained)});
-  slot.drained.clear();
-  slot.cancel_queued = false;
-  slot.used = false;
-  ++slot.generation;
-  if (slot.generation == 0) slot.generation = 1;
-  free_slots_.push_back(index);
+  slot.counter.reset();
+  slot.number.reset();
+  slot.outcome = {};
+  slot.members.clear();
+  slot.unended = 0;
+  slot.arrival_posted = slot.ended = slot.started = false;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& drained : slot.drained) due_.push_back({.plain = std::move(drained)});
+    slot.drained.clear();
+    slot.cancel_queued = false;
+    slot.used = false;
+    ++slot.generation;
+    if (slot.generation == 0) slot.generation = 1;
+    free_slots_.push_back(index);
+  }
+  if (group == kNoIndex) return;
+  TransferSlot& owner = slots_[group];
+  if (--owner.outstanding == 0 && owner.ended) release(group);
 }
 
 bool EngineCore::fire_deadlines() {
@@ -226,7 +212,12 @@ bool EngineCore::fire_deadlines() {
     } else if (id < options_.max_transfers + options_.max_counters) {
       counters_->time_out(id - options_.max_transfers, now_);
     } else {
-      dial(id - options_.max_transfers - options_.max_counters);
+      const std::uint32_t peer = id - options_.max_transfers - options_.max_counters;
+      if (peers_[peer].state == Peer::State::open) {
+        check_paths(peer);
+      } else {
+        dial(peer);
+      }
     }
   }
   return any;
@@ -241,6 +232,40 @@ bool EngineCore::take_counters() {
   for (const auto& [slot, when] : touched_) deadlines_.set(counter_deadline(slot), when);
   touched_.clear();
   return true;
+}
+
+bool EngineCore::look_at_watches() {
+  if (!has_watches()) return false;
+  {
+    std::lock_guard lock(mutex_);
+    std::erase_if(watches_, [](const auto& entry) {
+      std::lock_guard hold(entry->mutex);
+      return entry->word == nullptr;
+    });
+    watched_ = watches_;
+    watching_.store(!watches_.empty(), std::memory_order_relaxed);
+  }
+  bool any = false;
+  for (const auto& entry : watched_) {
+    std::uint64_t before = 0, now = 0;
+    {
+      std::lock_guard hold(entry->mutex);
+      if (entry->word == nullptr) continue;
+      now = __atomic_load_n(entry->word, __ATOMIC_ACQUIRE);
+      before = std::exchange(entry->last, now);
+    }
+    if (now == before) continue;
+    any = true;
+    due_.push_back({.plain = [entry, before, now] {
+      {
+        std::lock_guard hold(entry->mutex);
+        if (entry->word == nullptr) return;
+      }
+      entry->handler(before, now);
+    }});
+  }
+  watched_.clear();
+  return any;
 }
 
 bool EngineCore::run_callbacks() {
@@ -270,7 +295,7 @@ void EngineCore::begin_shutdown() {
   }
   drain_commands();
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
-    if (slots_[i].started) end(i, pass(why));
+    if (slots_[i].started && slots_[i].group == kNoIndex) end(i, pass(why));
   }
   counters_->close(why);
   take_counters();
@@ -283,14 +308,15 @@ void EngineCore::begin_shutdown() {
 
 void EngineCore::finish_shutdown() {
   if (finished_) return;
-  // After this the fabric touches no memory: what had not drained has now.
-  rail_->close();
+  // After this the rails touch no memory: what had not drained has now.
+  for (transfer::EngineRail& rail : rails_) rail.rail->close();
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
-    if (slots_[i].started) {
-      slots_[i].outstanding = 0;
-      release(i);
-    }
+    TransferSlot& slot = slots_[i];
+    if (!slot.started || slot.kind == TransferSlot::Kind::group || slot.outstanding == 0) continue;
+    slot.outstanding = 0;
+    release(i);
   }
+  outstanding_ = 0;
   {
     std::lock_guard lock(mutex_);
     finished_ = true;

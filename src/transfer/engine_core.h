@@ -1,16 +1,17 @@
 // The engine behind TransferEngine: a state machine that one thread steps, and the submission side that any
 // thread calls.
 //
-// step(now) drains the submission queue, reads the control channel, polls the rail, posts, and fires
+// step(now) drains the submission queue, reads the control channel, polls the rails, posts, and fires
 // deadlines; it takes its clock from outside and starts no thread. Submission takes one short lock per call
 // and puts a command into a bounded queue; everything else of a transfer (each work request, each completion)
 // is the worker's and needs no lock and no allocation.
 //
-// Parts: engine_submit.cc (any thread), engine_core.cc (stepping, callbacks, end), engine_schedule.cc
-// (posting and completions), engine_peers.cc (connections and their loss).
+// Parts: engine_open.cc (rails, assembly), engine_submit.cc (any thread), engine_core.cc (stepping,
+// callbacks, end), engine_schedule.cc (posting), engine_complete.cc (completions and arrivals),
+// engine_paths.cc (opening, failing and settling of paths), engine_peers.cc (connections and their loss),
+// engine_metrics.cc.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -22,22 +23,12 @@
 #include <utility>
 #include <vector>
 
-#include "fabric/fabric.h"
-#include "switchyard/transfer.h"
-#include "transfer/control_channel.h"
+#include "memory/arena.h"
 #include "transfer/counter_table.h"
 #include "transfer/deadline_heap.h"
-#include "transfer/write_plan.h"
+#include "transfer/engine_state.h"
 
 namespace switchyard {
-
-struct Region::State {
-  std::weak_ptr<EngineCore> engine;
-  std::unique_ptr<fabric::LocalMemory> memory;
-  std::byte* base = nullptr;
-  std::size_t bytes = 0;
-  RegionKey key;
-};
 
 struct Counter::State {
   std::shared_ptr<transfer::CounterTable> table;
@@ -47,82 +38,59 @@ struct Counter::State {
   ~State();
 };
 
-namespace transfer {
-
-using EngineId = std::array<std::uint64_t, 2>;
-
-// One submitted operation. Filled where it is submitted, then the worker's until it is free again.
-struct TransferSlot {
-  enum class Kind : std::uint8_t { write, message, connect };
-
-  IndexLink link;  // in its peer's list, while it waits for a turn
-  std::uint32_t generation = 1;
-  Kind kind = Kind::write;
-  bool used = false;           // guarded by the submission lock
-  bool started = false;        // the worker has it
-  bool ended = false;          // Done has been issued; kept until nothing is outstanding
-  bool cancel_queued = false;  // guarded by the submission lock
-  bool immediate_posted = false;
-  std::uint32_t peer = kNoIndex;
-  std::uint32_t peer_generation = 0;
-  std::uint32_t outstanding = 0;  // posted writes or an unacknowledged message
-  WritePlan plan;
-  Region source;
-  RegionKey::Rail target;
-  std::optional<std::uint32_t> immediate;
-  std::vector<std::byte> message;
-  TimePoint deadline = TimePoint::max();
-  Done done;
-  std::vector<std::function<void()>> drained;  // guarded by the submission lock
+// A watched word, shared by the handle and the worker.
+struct WatchEntry {
+  std::mutex mutex;                     // held while the word is read
+  const std::uint64_t* word = nullptr;  // null: ended
+  std::uint64_t last = 0;
+  WatchHandler handler;
+};
+struct Watcher::State {
+  std::shared_ptr<WatchEntry> entry;
+  ~State();
 };
 
-struct Peer {
-  enum class State : std::uint8_t { free, fresh, dialling, open };
-
-  IndexLink link;  // in the list of peers that have something to post
-  State state = State::free;
-  bool local = false;    // this engine itself
-  bool on_rail = false;  // rail_peer is valid
-  std::uint32_t generation = 1;
-  PeerAddress address;
-  LinkId control = kNoLink;
-  fabric::PeerId rail_peer = 0;
-  IndexList writes;    // have something to post, or wait for the connection
-  IndexList messages;  // wait to be sent
-  std::uint32_t outstanding = 0;
-  std::uint32_t unacknowledged = 0;
-  std::uint64_t message_bytes = 0;  // what it takes
-  std::uint32_t message_slots = 0;
-  TimePoint connect_deadline{};
-  TimePoint last_post{};
+// What an engine is made of; TransferEngine::open takes it from this machine, the simulator from itself.
+struct EngineParts {
+  struct Rail {
+    std::string fabric;  // its name; peers meet on rails of the same one
+    std::string device;
+    std::shared_ptr<fabric::Fabric> rail;
+  };
+  std::vector<Rail> rails;
+  std::unique_ptr<transfer::ControlPlane> control;
+  transfer::EngineId id{};
+  std::uint64_t epoch = 0;
 };
-
-}  // namespace transfer
 
 class EngineCore final : public std::enable_shared_from_this<EngineCore>,
-                         private transfer::ControlChannel::Handler {
+                         private transfer::ControlPlane::Handler {
  public:
   static Result<std::shared_ptr<EngineCore>> open(const EngineOptions& options);
+  static Result<std::shared_ptr<EngineCore>> assemble(const EngineOptions& options, EngineParts parts);
   ~EngineCore() override;
 
   // ---- any thread
   const PeerAddress& address() const { return self_; }
-  Result<Region> register_region(void* base, std::size_t bytes);
+  Result<Region> register_region(const fabric::MemoryRange& range);
   Result<Counter> make_counter();
   Result<Transfer> write(Write write, Done done);
   Result<Transfer> write_pages(PagedWrite write, Done done);
+  Result<Transfer> scatter(Scatter scatter, Done done);
+  Result<Transfer> signal(const Signal& signal, Done done);
   Result<Transfer> send(const PeerAddress& peer, std::span<const std::byte> message, Done done,
                         TimePoint deadline);
   Status connect(const PeerAddress& peer, Done done);
   void cancel(std::uint64_t id, std::function<void()> drained);
   Status post(std::function<void()> task);
+  Result<Watcher> watch(const std::uint64_t* word, WatchHandler handler);
   void on_message(MessageHandler handler);
   void on_peer_lost(PeerHandler handler);
   EngineMetrics metrics() const;
   void wake();
   void start_worker();
   // Ends everything and joins the worker; called on the worker itself, in a callback, it leaves it to end
-  // alone.
+  // alone. Without a worker the next steps do it.
   void stop_worker();
 
   // ---- worker
@@ -132,14 +100,15 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   // When step() has to be called again if no descriptor becomes readable before.
   TimePoint next_deadline() const;
   bool has_outstanding() const { return outstanding_ != 0; }
-  // The rail had no room; nothing but asking again tells when it has.
+  bool has_watches() const { return watching_.load(std::memory_order_relaxed); }
+  // A rail had no room; nothing but asking again tells when it has.
   bool has_refused_posts() const { return starved_; }
-  // After true, wake_fd, control_fd and (unless -1) the rail's fd say when to go on.
+  // After true, wake_fd, control_fd and (unless -1) the rails' fds say when to go on.
   bool prepare_sleep();
   void woken();
   int wake_fd() const { return wake_fd_; }
   int control_fd() const { return control_->fd(); }
-  fabric::Fabric& rail() { return *rail_; }
+  std::span<const transfer::EngineRail> rails() const { return rails_; }
   const std::string& name() const { return options_.name; }
 
  private:
@@ -158,12 +127,13 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
 
   explicit EngineCore(const EngineOptions& options);
 
-  // engine_submit.cc
-  Status check_target(const PeerAddress& peer, const RegionKey& target, const SubmitOptions& options) const;
+  // engine_submit.cc; those that take or return slots need the lock.
+  Status check_target(const PeerAddress& peer, const RegionKey& target,
+                      const std::optional<CounterId>& counter) const;
+  Status check_counter(const PeerAddress& peer, const CounterId& counter) const;
   Status check_source(const Region& source, std::uint64_t bytes) const;
   Result<Transfer> submit_write(transfer::WritePlan plan, Region source, const PeerAddress& peer,
-                                const RegionKey& target, const SubmitOptions& options, Done done);
-  // Both need the lock.
+                                RegionKey target, const SubmitOptions& options, Done done);
   Result<std::uint32_t> peer_for(const PeerAddress& address, bool again);
   Result<std::uint32_t> take_slot(transfer::TransferSlot::Kind kind, std::uint32_t peer, Done done,
                                   TimePoint deadline);
@@ -173,34 +143,70 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   bool drain_commands();
   bool fire_deadlines();
   bool take_counters();
+  bool look_at_watches();
   bool run_callbacks();
   void start(std::uint32_t index);
   void end(std::uint32_t index, Status status);
+  void end_group(std::uint32_t index, Status status);
   void release(std::uint32_t index);
-  void report_drained(std::uint32_t index);
   void begin_shutdown();
   void finish_shutdown();
 
   // engine_schedule.cc
-  bool poll_rail();
-  void complete(const fabric::Completion& completion);
   bool schedule();
-  bool post_some(std::uint32_t peer_index);
+  bool post_some(std::uint32_t peer_index, Priority priority);
+  std::uint32_t choose_path(const transfer::Peer& peer, Priority priority, std::uint64_t bytes) const;
+  bool has_room(const transfer::Path& path, Priority priority) const;
+  std::uint32_t take_request();
+  void free_request(std::uint32_t index);
   void want_posting(std::uint32_t peer_index);
+  void queue(std::uint32_t slot_index);
   bool send_messages(std::uint32_t peer_index);
-  void deliver_to_self(transfer::Peer& peer);
+  struct Batch;
+  bool split(std::uint32_t request_index, transfer::TransferSlot& slot, std::uint64_t limit);
+  void add_data(Batch& batch, transfer::TransferSlot& slot, std::uint32_t slot_index);
+  bool add_arrival(Batch& batch, transfer::TransferSlot& slot, std::uint32_t slot_index);
+  bool post_batch(Batch& batch, transfer::TransferSlot& slot);
+
+  // engine_complete.cc
+  bool poll_rails();
+  bool poll_rail(std::uint16_t rail);
+  void complete(const fabric::Completion& completion);
+  void arrived(std::uint32_t immediate);
+  void take_off(std::uint32_t request_index);  // its path, and the counts of what is under way
+  void advance(std::uint32_t slot_index);      // after something of it was delivered
+  void measure(transfer::Path& path, std::uint64_t bytes);
+
+  // engine_paths.cc
+  void make_paths(std::uint32_t peer_index);
+  void check_paths(std::uint32_t peer_index);
+  void arm_check(std::uint32_t peer_index, TimePoint when);
+  void open_path(std::uint32_t peer_index, transfer::Path& path);
+  void path_is_up(std::uint32_t peer_index, transfer::Path& path);
+  void remove_end(transfer::Peer& peer, transfer::Path& path);
+  void fail_path(std::uint32_t peer_index, std::uint32_t path, const std::string& why);
+  void settle_path(std::uint32_t peer_index, std::uint32_t path, std::span<const std::uint16_t> counted);
+  void close_path(transfer::Path& path, bool in_vain);
+  void say(const transfer::Peer& peer, const transfer::Path& path, transfer::PathRecord::Kind kind,
+           std::vector<std::byte> token = {}, std::string reason = {});
+  void check_health();
 
   // engine_peers.cc
   void dial(std::uint32_t peer_index);
-  Status join_rail(transfer::Peer& peer);
-  void opened(std::uint32_t peer_index);
+  void opened(std::uint32_t peer_index, const transfer::Introduction& introduction);
   void lose(std::uint32_t peer_index, const Error& why);
   std::uint32_t peer_of(transfer::LinkId link) const;
   void bind(std::uint32_t peer_index, transfer::LinkId link);
-  std::optional<transfer::Reject> on_hello(transfer::LinkId link, const transfer::Hello& hello) override;
-  void on_open(transfer::LinkId link, const transfer::Welcome& welcome) override;
+  transfer::Introduction introduce(std::uint32_t peer_index) const;
+  bool shares_fabric(const PeerAddress& peer) const;
+  std::string fabrics() const;
+  bool opens_paths(const transfer::Peer& peer) const { return self_.engine_id < peer.address.engine_id; }
+  std::variant<transfer::Introduction, transfer::Reject> on_hello(transfer::LinkId link,
+                                                                  const transfer::Hello& hello) override;
+  void on_open(transfer::LinkId link, const transfer::Introduction& introduction) override;
   void on_message(transfer::LinkId link, std::span<const std::byte> message) override;
   void on_ack(transfer::LinkId link, std::uint64_t id) override;
+  void on_path(transfer::LinkId link, const transfer::PathRecord& record) override;
   void on_closed(transfer::LinkId link, const Error& why,
                  std::optional<transfer::Reject::Why> refused) override;
   void call_message_handler(const PeerAddress& from, std::span<const std::byte> message);
@@ -213,11 +219,13 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
 
   EngineOptions options_;
   PeerAddress self_;
-  std::string rail_name_;
-  std::shared_ptr<fabric::Fabric> rail_;
-  std::unique_ptr<transfer::ControlChannel> control_;
+  std::vector<transfer::EngineRail> rails_;
+  std::unique_ptr<transfer::ControlPlane> control_;
   std::shared_ptr<transfer::CounterTable> counters_;
   int wake_fd_ = -1;
+  // Arrival records: those that peers write here, then those that wait to be written there; by peer.
+  Arena log_memory_;
+  Region log_region_;
 
   // Guarded by the submission lock.
   mutable std::mutex mutex_;
@@ -230,12 +238,14 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   std::vector<Command> commands_;
   std::vector<std::function<void()>> tasks_;
   std::vector<std::function<void()>> late_drained_;  // cancels of transfers that had ended
+  std::vector<std::shared_ptr<WatchEntry>> watches_;
   std::shared_ptr<const MessageHandler> message_handler_;
   std::shared_ptr<const PeerHandler> peer_handler_;
 
   std::atomic<bool> pending_{false};  // something above wants the worker
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> watching_{false};
   std::thread worker_;
 
   // The worker's, but for the moment of submission.
@@ -243,28 +253,38 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   std::vector<transfer::Peer> peers_;
 
   // The worker's.
+  std::vector<transfer::WorkRequest> requests_;
+  std::vector<std::uint32_t> free_requests_;
   transfer::DeadlineHeap deadlines_;
   std::vector<std::uint32_t> link_peers_;  // by slot of the link
   transfer::IndexList busy_peers_;
-  bool starved_ = false;  // the rail took less than it was offered
+  bool starved_ = false;  // a rail took less than it was offered
   std::vector<Command> taken_commands_;
   std::vector<std::function<void()>> taken_tasks_;
   std::vector<Due> due_, running_;
   std::vector<transfer::CounterTable::Fired> fired_;
   std::vector<std::pair<std::uint32_t, TimePoint>> touched_;
-  std::uint32_t outstanding_ = 0;
+  std::vector<std::shared_ptr<WatchEntry>> watched_;
+  std::uint32_t outstanding_ = 0;  // of all slots
   TimePoint now_{};
   TimePoint last_control_{};
+  TimePoint last_health_{};
   TimePoint shutdown_deadline_{};
   bool shutting_down_ = false;
   bool finished_ = false;
 
+  struct OperationCount {
+    transfer::Relaxed<std::uint64_t> count{0}, failed{0}, bytes{0}, nanoseconds{0};
+    std::array<transfer::Relaxed<std::uint64_t>, 40> log2{};
+  };
+  static constexpr std::size_t kOperations = 4;  // by TransferSlot::Kind
+  std::array<OperationCount, kOperations> operations_;
   struct {
-    std::atomic<std::uint64_t> bytes_written{0}, work_requests{0}, messages_sent{0}, messages_received{0},
-        retries{0};
-    std::atomic<std::uint64_t> submitted{0}, done{0}, failed{0}, peers_lost{0}, messages_dropped{0},
-        stray_immediates{0};
-    std::atomic<std::uint32_t> peers_connected{0};
+    std::atomic<std::uint64_t> submitted{0};
+    transfer::Relaxed<std::uint64_t> done{0}, failed{0}, messages_sent{0}, messages_received{0},
+        messages_dropped{0}, peers_lost{0}, failovers{0}, sent_again{0}, stray_arrivals{0},
+        repeated_arrivals{0};
+    transfer::Relaxed<std::uint32_t> peers_connected{0};
   } count_;
 };
 

@@ -4,6 +4,7 @@
 // the smaller id dialled survives. The other side is told that it is connected already and tries again a
 // little later, unless the surviving one has come through by then.
 #include <algorithm>
+#include <cstring>
 
 #include "base/log.h"
 #include "transfer/engine_core.h"
@@ -11,13 +12,14 @@
 namespace switchyard {
 
 using transfer::Hello;
+using transfer::Introduction;
 using transfer::kNoIndex;
 using transfer::kNoLink;
 using transfer::LinkId;
+using transfer::Path;
 using transfer::Peer;
 using transfer::Reject;
 using transfer::TransferSlot;
-using transfer::Welcome;
 
 namespace {
 
@@ -28,23 +30,20 @@ constexpr int kLastPolls = 64;
 }  // namespace
 
 std::uint32_t EngineCore::peer_of(LinkId link) const {
-  const std::uint32_t index = link_peers_[transfer::ControlChannel::slot_of(link)];
+  const std::uint32_t index = link_peers_[transfer::ControlPlane::slot_of(link)];
   return index != kNoIndex && peers_[index].control == link ? index : kNoIndex;
 }
 
 void EngineCore::bind(std::uint32_t index, LinkId link) {
   peers_[index].control = link;
-  link_peers_[transfer::ControlChannel::slot_of(link)] = index;
+  link_peers_[transfer::ControlPlane::slot_of(link)] = index;
 }
 
 void EngineCore::dial(std::uint32_t index) {
   Peer& peer = peers_[index];
   if (peer.address.engine_id == self_.engine_id && peer.state == Peer::State::fresh) {
     peer.local = true;
-    peer.message_bytes = options_.message_bytes;
-    peer.message_slots = options_.message_slots;
-    if (auto ok = join_rail(peer); !ok) return lose(index, ok.error());
-    return opened(index);
+    return opened(index, introduce(index));
   }
   if (peer.state == Peer::State::fresh) {
     peer.state = Peer::State::dialling;
@@ -54,33 +53,59 @@ void EngineCore::dial(std::uint32_t index) {
   if (now_ >= peer.connect_deadline) {
     return lose(index, {ErrorCode::peer_lost, "no connection within the time limit"});
   }
-  auto link = control_->dial(peer.address, now_);
+  auto link = control_->dial(peer.address, introduce(index), now_);
   if (!link) return lose(index, link.error());
   bind(index, *link);
 }
 
-Status EngineCore::join_rail(Peer& peer) {
-  for (const PeerAddress::Rail& rail : peer.address.rails) {
-    if (rail.fabric != rail_name_) continue;
-    auto added = rail_->add_peer(rail.address);
-    if (!added) return pass(added.error());
-    peer.rail_peer = *added;
-    peer.on_rail = true;
-    return {};
-  }
-  return fail(ErrorCode::unsupported, "it has no rail of fabric '{}'", rail_name_);
+Introduction EngineCore::introduce(std::uint32_t index) const {
+  Introduction self{.message_bytes = options_.message_bytes,
+                    .message_slots = options_.message_slots,
+                    .log_offset = index * transfer::kArrivalLogBytes,
+                    .log = log_region_.key().rails,
+                    .session = peers_[index].generation,
+                    .peer_index = static_cast<std::uint16_t>(index)};
+  return self;
 }
 
-void EngineCore::opened(std::uint32_t index) {
+// The control connection is open: from here on paths are opened, and what the peer writes is counted.
+void EngineCore::opened(std::uint32_t index, const Introduction& introduction) {
   Peer& peer = peers_[index];
+  if (introduction.log.size() != peer.address.rails.size())
+    return lose(index, {ErrorCode::peer_lost, "its introduction does not fit its rails"});
   peer.state = Peer::State::open;
-  deadlines_.remove(peer_deadline(index));
-  count_.peers_connected.fetch_add(1, std::memory_order_relaxed);
-  if (!peer.writes.empty() || !peer.messages.empty()) want_posting(index);
+  peer.introduction = introduction;
+  peer.paths_down_since = now_;
+  std::byte* const log = log_memory_.base() + index * transfer::kArrivalLogBytes;
+  // Records of whoever had this place before are not ours; a session of 0 is nobody's.
+  std::memset(log, 0, transfer::kArrivalLogBytes);
+  peer.arrivals.open(reinterpret_cast<const transfer::ArrivalRecord*>(log), peer.generation);
+  count_.peers_connected.add(1);
+  make_paths(index);
+  // Not at once: nothing may be said to the peer before the welcome.
+  arm_check(index, now_);
+  if (peer.wants_posting()) want_posting(index);
 }
 
-std::optional<Reject> EngineCore::on_hello(LinkId link, const Hello& hello) {
+bool EngineCore::shares_fabric(const PeerAddress& peer) const {
+  return std::any_of(peer.rails.begin(), peer.rails.end(), [&](const PeerAddress::Rail& theirs) {
+    return std::any_of(rails_.begin(), rails_.end(),
+                       [&](const transfer::EngineRail& ours) { return ours.fabric == theirs.fabric; });
+  });
+}
+
+std::string EngineCore::fabrics() const {
+  std::string names;
+  for (const transfer::EngineRail& rail : rails_) names += (names.empty() ? "" : ", ") + rail.fabric;
+  return names;
+}
+
+std::variant<Introduction, Reject> EngineCore::on_hello(LinkId link, const Hello& hello) {
   if (shutting_down_) return Reject{Reject::Why::denied, "the engine is closing"};
+  if (!shares_fabric(hello.from))
+    return Reject{Reject::Why::unsupported, fmt::format("it has no rail of fabric '{}'", fabrics())};
+  if (hello.self.log.size() != hello.from.rails.size())
+    return Reject{Reject::Why::invalid, "the introduction does not fit the rails"};
   std::uint32_t index = kNoIndex;
   while (index == kNoIndex) {
     std::uint32_t replaced = kNoIndex;
@@ -113,26 +138,14 @@ std::optional<Reject> EngineCore::on_hello(LinkId link, const Hello& hello) {
   if (peer.control != kNoLink) {
     control_->close(std::exchange(peer.control, kNoLink), "the other connection survives");
   }
-  if (auto ok = join_rail(peer); !ok) {
-    const Reject reject{Reject::Why::unsupported, ok.error().message};
-    lose(index, ok.error());
-    return reject;
-  }
   bind(index, link);
-  peer.message_bytes = hello.message_bytes;
-  peer.message_slots = std::max(1u, std::min(hello.message_slots, options_.max_transfers));
-  opened(index);
-  return std::nullopt;
+  opened(index, hello.self);
+  return introduce(index);
 }
 
-void EngineCore::on_open(LinkId link, const Welcome& welcome) {
+void EngineCore::on_open(LinkId link, const Introduction& introduction) {
   const std::uint32_t index = peer_of(link);
-  if (index == kNoIndex) return;
-  Peer& peer = peers_[index];
-  if (auto ok = join_rail(peer); !ok) return lose(index, ok.error());
-  peer.message_bytes = welcome.message_bytes;
-  peer.message_slots = std::max(1u, std::min(welcome.message_slots, options_.max_transfers));
-  opened(index);
+  if (index != kNoIndex) opened(index, introduction);
 }
 
 void EngineCore::on_message(LinkId link, std::span<const std::byte> message) {
@@ -147,12 +160,12 @@ void EngineCore::call_message_handler(const PeerAddress& from, std::span<const s
     handler = message_handler_;
   }
   if (!handler) {
-    if (count_.messages_dropped.fetch_add(1, std::memory_order_relaxed) == 0) {
+    if (count_.messages_dropped.get() == 0)
       log::warn("engine '{}': a message was dropped, because no handler is set", options_.name);
-    }
+    count_.messages_dropped.add(1);
     return;
   }
-  count_.messages_received.fetch_add(1, std::memory_order_relaxed);
+  count_.messages_received.add(1);
   try {
     (*handler)(from, message);
   } catch (const std::exception& error) {
@@ -202,16 +215,21 @@ void EngineCore::lose(std::uint32_t index, const Error& why) {
   Peer& peer = peers_[index];
   const bool was_open = peer.state == Peer::State::open;
   // What it had written before it went still counts.
-  for (int i = 0; was_open && i < kLastPolls && poll_rail(); ++i) {
+  for (int i = 0; was_open && i < kLastPolls && poll_rails(); ++i) {
   }
   const Error error{
-      why.code == ErrorCode::peer_lost || !was_open ? why.code : ErrorCode::peer_lost,
+      why.code == ErrorCode::peer_lost || !peer.ever_up ? why.code : ErrorCode::peer_lost,
       fmt::format("peer {}:{}: {}", peer.address.control_host, peer.address.control_port, why.message)};
   if (was_open && !shutting_down_) log::info("engine '{}': {}", options_.name, error.message);
   const std::uint32_t generation = peer.generation;
+  // First the ends: once they are gone nothing of ours lands there any more, and every request comes back to
+  // a transfer that has ended.
+  for (Path& path : peer.paths) remove_end(peer, path);
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     TransferSlot& slot = slots_[i];
-    if (!slot.started || slot.peer != index || slot.peer_generation != generation) continue;
+    if (!slot.started || slot.kind == TransferSlot::Kind::group || slot.peer != index ||
+        slot.peer_generation != generation)
+      continue;
     if (slot.kind == TransferSlot::Kind::message && slot.outstanding != 0) {
       slot.outstanding = 0;
       --outstanding_;
@@ -220,18 +238,15 @@ void EngineCore::lose(std::uint32_t index, const Error& why) {
         continue;
       }
     }
-    const bool stays = slot.outstanding != 0;
     end(i, pass(error));
-    // With the peer's end nothing can land there any more.
-    if (stays) report_drained(i);
   }
+  for (std::uint32_t i = 0; i < peer.paths.size(); ++i) settle_path(index, i, {});
   if (peer.control != kNoLink) control_->close(peer.control, why.message);
-  if (peer.on_rail) rail_->remove_peer(peer.rail_peer);
   busy_peers_.remove(peers_, index);
   deadlines_.remove(peer_deadline(index));
   if (was_open) {
-    count_.peers_connected.fetch_sub(1, std::memory_order_relaxed);
-    count_.peers_lost.fetch_add(1, std::memory_order_relaxed);
+    count_.peers_connected.subtract(1);
+    count_.peers_lost.add(1);
   }
   std::lock_guard lock(mutex_);
   if (was_open && peer_handler_ && !shutting_down_) {
@@ -243,7 +258,8 @@ void EngineCore::lose(std::uint32_t index, const Error& why) {
     gone_.emplace_back(peer.address.engine_id, peer.address.epoch);
     if (gone_.size() > kRememberedDead) gone_.pop_front();
   }
-  peer = Peer{.generation = generation + 1};
+  peer = Peer{};
+  peer.generation = generation + 1;
   free_peers_.push_back(index);
 }
 

@@ -1,202 +1,404 @@
-// Posting and completions: fair between peers and between the transfers of a peer, within each peer's window.
+// Posting: which transfer has its turn, on which path, in what pieces, and how its arrival is announced.
+//
+// Transfers of latency go first at every turn, and bulk leaves them room in every window. Peers take turns,
+// and so do the transfers of a peer. Each piece goes to the path that would have delivered it first, by its
+// measured speed and what it already has to do.
 #include <algorithm>
 #include <array>
+#include <cstring>
 
-#include "base/log.h"
 #include "transfer/engine_core.h"
 
 namespace switchyard {
 
+using transfer::arrival_immediate;
+using transfer::ArrivalKind;
+using transfer::ArrivalRecord;
+using transfer::kMixedPaths;
 using transfer::kNoIndex;
+using transfer::Path;
 using transfer::Peer;
 using transfer::Run;
 using transfer::TransferSlot;
-using transfer::WritePlan;
+using transfer::WorkRequest;
 
 namespace {
 
-constexpr std::size_t kBatch = 32;              // requests of one turn of one transfer
-constexpr std::uint64_t kTurnBytes = 1u << 20;  // and bytes, more or less
-constexpr std::uint64_t kStepBytes = 4u << 20;  // posted between two looks at completions and sockets
-constexpr std::size_t kCompletionBatch = 64;
-constexpr int kPollsPerStep = 16;
+constexpr std::size_t kBatch = 32;                     // requests of one turn of one transfer
+constexpr std::uint64_t kTurnBytes = 1u << 20;         // and bytes, more or less
+constexpr std::uint64_t kSharedTurnBytes = 64u << 10;  // where several paths share the work
+constexpr std::uint64_t kStepBytes = 4u << 20;         // posted between two looks at completions and sockets
+constexpr std::uint64_t kBulkBytes = 4u << 20;         // of bulk under way on one path
+constexpr std::uint64_t kSmallestChunk = 64u << 10;    // of a long run that is split over paths
+constexpr std::uint64_t kLargestChunk = 1u << 20;
 constexpr Nanos kAsleepAfter = std::chrono::microseconds(300);  // a reader that nothing came for may nap
 
 }  // namespace
 
-bool EngineCore::poll_rail() {
-  std::array<fabric::Completion, kCompletionBatch> completions;
-  bool any = false;
-  for (int i = 0; i < kPollsPerStep; ++i) {
-    const std::size_t count = rail_->poll(completions);
-    for (std::size_t j = 0; j < count; ++j) complete(completions[j]);
-    any |= count != 0;
-    if (count < completions.size()) break;
-  }
-  return any;
+// Requests of one transfer for one path, as they go to its rail.
+struct EngineCore::Batch {
+  Peer& peer;
+  std::uint32_t path_index;
+  Path& path;
+  const fabric::Capabilities& capabilities;
+  std::size_t room;
+  std::size_t count = 0;
+  std::uint64_t bytes = 0;
+  std::array<fabric::WriteRequest, kBatch> requests;
+  std::array<std::uint32_t, kBatch> indices;  // of the work requests
+  std::array<bool, kBatch> counts;            // carries the immediate that completes the arrival
+  std::array<transfer::WritePlan::Position, kBatch>
+      positions;  // of the plan, before a request was taken from it
+  std::array<bool, kBatch> from_plan;
+};
+
+std::uint32_t EngineCore::take_request() {
+  if (free_requests_.empty()) return kNoIndex;
+  const std::uint32_t index = free_requests_.back();
+  free_requests_.pop_back();
+  return index;
 }
 
-void EngineCore::complete(const fabric::Completion& completion) {
-  if (completion.kind == fabric::Completion::Kind::arrived) {
-    if (!counters_->arrival(completion.immediate))
-      count_.stray_immediates.fetch_add(1, std::memory_order_relaxed);
-    return;
-  }
-  const auto index = static_cast<std::uint32_t>(completion.cookie);
-  if (index >= slots_.size()) return;
-  TransferSlot& slot = slots_[index];
-  if (!slot.started || slot.generation != static_cast<std::uint32_t>(completion.cookie >> 32)) return;
-  const std::uint32_t count = std::min(completion.count, slot.outstanding);
-  slot.outstanding -= count;
-  outstanding_ -= count;
-  Peer& peer = peers_[slot.peer];
-  const bool peer_lives = peer.generation == slot.peer_generation;
-  if (peer_lives) {
-    peer.outstanding -= count;
-    if (!peer.writes.empty()) want_posting(slot.peer);
-  }
-  if (completion.kind == fabric::Completion::Kind::failed && !slot.ended) {
-    Error error{ErrorCode::io,
-                fmt::format("a write to {}:{} over {} failed: {}", peer.address.control_host,
-                            peer.address.control_port, rail_name_, rail_->describe_error(completion.error))};
-    log::warn("engine '{}': {}", options_.name, error.message);
-    // The same release as below: end() frees the slot when nothing is outstanding.
-    end(index, pass(error));
-    return;
-  }
-  if (slot.outstanding != 0) return;
-  if (slot.ended) {
-    release(index);
-  } else if (slot.plan.finished()) {
-    if (!slot.immediate || slot.immediate_posted) {
-      end(index, {});
-    } else if (peer_lives && !slot.link.listed) {
-      // Everything has been delivered; now it may be counted.
-      peer.writes.push_back(slots_, index);
-      want_posting(slot.peer);
-    }
-  }
+void EngineCore::free_request(std::uint32_t index) {
+  WorkRequest& request = requests_[index];
+  const std::uint32_t generation = request.generation + 1;
+  request = WorkRequest{};
+  request.generation = generation == 0 ? 1 : generation;
+  free_requests_.push_back(index);
 }
 
 void EngineCore::want_posting(std::uint32_t peer_index) {
   if (!peers_[peer_index].link.listed) busy_peers_.push_back(peers_, peer_index);
 }
 
+// Gives a transfer that has something to post its place in the queue.
+void EngineCore::queue(std::uint32_t index) {
+  TransferSlot& slot = slots_[index];
+  if (!slot.link.listed)
+    peers_[slot.peer].writes[static_cast<std::size_t>(slot.priority)].push_back(slots_, index);
+  want_posting(slot.peer);
+}
+
 bool EngineCore::schedule() {
   bool any = false;
   starved_ = false;
-  const std::uint64_t before = count_.bytes_written.load(std::memory_order_relaxed);
-  for (bool progress = true; progress;) {
+  std::uint64_t posted = 0;
+  auto written = [&] {
+    std::uint64_t sum = 0;
+    for (const transfer::EngineRail& rail : rails_) sum += rail.bytes_written.get();
+    return sum;
+  };
+  const std::uint64_t before = busy_peers_.empty() ? 0 : written();
+  for (bool progress = true; progress && posted < kStepBytes;) {
     progress = false;
-    // One turn for each peer that has something to post.
-    const std::uint32_t first = busy_peers_.front();
-    for (std::uint32_t index = first; index != kNoIndex;) {
+    // What is urgent first; then one turn for each peer that has something to post.
+    for (std::uint32_t index = busy_peers_.front(); index != kNoIndex;) {
       const std::uint32_t next = peers_[index].link.next;
-      Peer& peer = peers_[index];
-      bool posted = send_messages(index);
-      posted |= post_some(index);
-      progress |= posted;
-      if (peer.writes.empty() && peer.messages.empty()) busy_peers_.remove(peers_, index);
+      progress |= send_messages(index);
+      while (post_some(index, Priority::latency)) progress = true;
+      index = next;
+    }
+    for (std::uint32_t index = busy_peers_.front(); index != kNoIndex;) {
+      const std::uint32_t next = peers_[index].link.next;
+      progress |= post_some(index, Priority::bulk);
+      if (!peers_[index].wants_posting()) busy_peers_.remove(peers_, index);
       index = next;
     }
     any |= progress;
-    if (count_.bytes_written.load(std::memory_order_relaxed) - before >= kStepBytes) break;
-    poll_rail();
+    if (progress) {
+      posted = written() - before;
+      poll_rails();
+    }
   }
   return any;
 }
 
-// One turn of the peer's first transfer, which then goes to the end of the queue.
-bool EngineCore::post_some(std::uint32_t peer_index) {
+bool EngineCore::has_room(const Path& path, Priority priority) const {
+  const transfer::EngineRail& rail = rails_[path.local];
+  const auto& capabilities = rail.rail->capabilities();
+  std::uint32_t window = capabilities.window, most = capabilities.max_outstanding;
+  if (priority == Priority::bulk) {
+    window -= window / 8;
+    most -= most / 8;
+    if (path.outstanding_bytes.get() >= kBulkBytes) return false;
+  }
+  return path.outstanding.get() < window && rail.outstanding.get() < most;
+}
+
+std::uint32_t EngineCore::choose_path(const Peer& peer, Priority priority, std::uint64_t bytes) const {
+  std::uint32_t best = kNoIndex;
+  double best_time = 0;
+  for (std::uint32_t i = 0; i < peer.paths.size(); ++i) {
+    const Path& path = peer.paths[i];
+    if (path.state != Path::State::up || !has_room(path, priority)) continue;
+    if (peer.local_path_up && !rails_[path.local].rail->capabilities().local) continue;
+    const double rate = path.rate > 0 ? path.rate : path.line;
+    const double time = static_cast<double>(path.outstanding_bytes.get() + bytes) / rate;
+    if (best != kNoIndex && time >= best_time) continue;
+    best = i;
+    best_time = time;
+  }
+  return best;
+}
+
+// Data: what broken paths have given back, then what the plan still has.
+void EngineCore::add_data(Batch& batch, TransferSlot& slot, std::uint32_t slot_index) {
+  const std::uint32_t shares = batch.peer.paths_up;
+  std::uint64_t limit = batch.capabilities.max_write_bytes;
+  if (shares > 1) {
+    const std::uint64_t share = (slot.plan.bytes() / (4 * shares) + 4095) & ~std::uint64_t{4095};
+    limit = std::min(limit, std::clamp(share, kSmallestChunk, kLargestChunk));
+  }
+  const std::uint64_t turn = shares > 1 ? std::max(limit, kSharedTurnBytes) : kTurnBytes;
+  while (batch.count < batch.room && batch.bytes < turn) {
+    std::uint32_t index = slot.again.front();
+    const bool from_plan = index == kNoIndex;
+    if (from_plan) {
+      if (slot.plan.finished()) return;
+      index = take_request();
+      if (index == kNoIndex) return;
+      batch.positions[batch.count] = slot.plan.position();
+      requests_[index].run = slot.plan.peek(limit);
+      slot.plan.take(requests_[index].run);
+    } else {
+      // Another rail may take less at a time.
+      if (requests_[index].run.bytes > limit && !split(index, slot, limit)) return;
+      slot.again.remove(requests_, index);
+      count_.sent_again.add(1);
+    }
+    WorkRequest& request = requests_[index];
+    request.kind = WorkRequest::Kind::data;
+    request.slot = slot_index;
+    const RegionKey::Rail& target = slot.target[batch.path.remote];
+    batch.requests[batch.count] = {.source = slot.source.base() + request.run.source_offset,
+                                   .source_memory = slot.source.state()->memories[batch.path.local].get(),
+                                   .bytes = request.run.bytes,
+                                   .target_address = target.address + request.run.target_offset,
+                                   .target_key = target.key,
+                                   .cookie = std::uint64_t{request.generation} << 32 | index};
+    batch.indices[batch.count] = index;
+    batch.counts[batch.count] = false;
+    batch.from_plan[batch.count] = from_plan;
+    ++batch.count;
+    batch.bytes += request.run.bytes;
+  }
+}
+
+// Cuts a request that waits to be posted again after `limit` bytes; the rest waits behind it.
+bool EngineCore::split(std::uint32_t index, TransferSlot& slot, std::uint64_t limit) {
+  const std::uint32_t rest = take_request();
+  if (rest == kNoIndex) return false;
+  WorkRequest& request = requests_[index];
+  requests_[rest].state = WorkRequest::State::again;
+  requests_[rest].attempts = request.attempts;
+  requests_[rest].slot = request.slot;
+  requests_[rest].run = {request.run.source_offset + limit, request.run.target_offset + limit,
+                         request.run.bytes - limit};
+  request.run.bytes = limit;
+  slot.again.push_back(requests_, rest);
+  return true;
+}
+
+// The arrival, once nothing else is left to post. False: it has to wait (for a number, a request, or until
+// what is under way has been delivered).
+bool EngineCore::add_arrival(Batch& batch, TransferSlot& slot, std::uint32_t slot_index) {
+  Peer& peer = batch.peer;
+  const bool nothing_elsewhere = slot.outstanding == 0 || slot.sole_path == batch.path_index;
+  const bool rides = batch.capabilities.ordered && nothing_elsewhere && batch.count != 0;
+  const bool beside = !rides && batch.count == 1 && slot.outstanding == 0;
+  const bool follows = !rides && !beside && batch.count == 0 &&
+                       (slot.outstanding == 0 || (batch.capabilities.ordered && nothing_elsewhere));
+  if (!rides && !beside && !follows) return false;
+  if (!slot.number) {
+    if (!peer.numbers.has_room()) return false;
+    slot.number = peer.numbers.take();
+  }
+  const std::uint32_t index = take_request();
+  if (index == kNoIndex) return false;
+  const std::uint32_t number = *slot.number;
+  const auto needs = rides    ? static_cast<std::uint32_t>(ArrivalKind::data)
+                     : beside ? static_cast<std::uint32_t>(ArrivalKind::data) |
+                                    static_cast<std::uint32_t>(ArrivalKind::record)
+                              : static_cast<std::uint32_t>(ArrivalKind::record);
+  const std::size_t place =
+      (slot.peer * std::size_t{transfer::kArrivalWindow} + number % transfer::kArrivalWindow) *
+      sizeof(ArrivalRecord);
+  std::byte* const source = log_memory_.base() + log_memory_.bytes() / 2 + place;
+  const ArrivalRecord record{.session = peer.introduction.session,
+                             .number = needs << 30 | (number & transfer::kArrivalNumberMask),
+                             .slot = slot.counter->slot,
+                             .generation = slot.counter->generation};
+  std::memcpy(source, &record, sizeof record);
+  const RegionKey::Rail& log = peer.introduction.log[batch.path.remote];
+  fabric::WriteRequest write{.source = source,
+                             .source_memory = log_region_.state()->memories[batch.path.local].get(),
+                             .bytes = sizeof record,
+                             .target_address = log.address + peer.introduction.log_offset +
+                                               number % transfer::kArrivalWindow * sizeof(ArrivalRecord),
+                             .target_key = log.key,
+                             .cookie = std::uint64_t{requests_[index].generation} << 32 | index};
+  if (!rides) {
+    write.has_immediate = true;
+    write.immediate = arrival_immediate(peer.introduction.peer_index, ArrivalKind::record, number);
+  }
+  if (!follows) {
+    fabric::WriteRequest& last = batch.requests[batch.count - 1];
+    last.has_immediate = true;
+    last.immediate = arrival_immediate(peer.introduction.peer_index, ArrivalKind::data, number);
+  }
+  requests_[index].kind = WorkRequest::Kind::record;
+  requests_[index].slot = slot_index;
+  requests_[index].run = {0, 0, sizeof record};
+  // In order, the record goes before the write that announces it.
+  std::size_t at = batch.count;
+  if (rides) {
+    --at;
+    batch.requests[at + 1] = batch.requests[at];
+    batch.indices[at + 1] = batch.indices[at];
+    batch.positions[at + 1] = batch.positions[at];
+    batch.from_plan[at + 1] = batch.from_plan[at];
+  }
+  batch.requests[at] = write;
+  batch.indices[at] = index;
+  batch.from_plan[at] = false;
+  ++batch.count;
+  for (std::size_t i = 0; i < batch.count; ++i) batch.counts[i] = i + 1 == batch.count;
+  return true;
+}
+
+// What the rail does not take goes back to where it came from.
+bool EngineCore::post_batch(Batch& batch, TransferSlot& slot) {
+  Path& path = batch.path;
+  transfer::EngineRail& rail = rails_[path.local];
+  const std::size_t taken = rail.rail->post(path.end, std::span(batch.requests.data(), batch.count));
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0; i < taken; ++i) {
+    WorkRequest& request = requests_[batch.indices[i]];
+    request.state = WorkRequest::State::posted;
+    request.completed = false;
+    request.peer = slot.peer;
+    request.path = batch.path_index;
+    path.requests.push_back(requests_, batch.indices[i]);
+    bytes += request.run.bytes;
+    slot.arrival_posted |= batch.counts[i];
+  }
+  bool rewound = false;
+  for (std::size_t i = taken; i < batch.count; ++i) {
+    WorkRequest& request = requests_[batch.indices[i]];
+    if (request.kind == WorkRequest::Kind::record) {
+      free_request(batch.indices[i]);
+    } else if (batch.from_plan[i]) {
+      if (!rewound) slot.plan.seek(batch.positions[i]);
+      rewound = true;
+      free_request(batch.indices[i]);
+    } else {
+      request.state = WorkRequest::State::again;
+      slot.again.push_back(requests_, batch.indices[i]);
+    }
+  }
+  if (taken < batch.count) {
+    starved_ = true;
+    rail.retries.add(1);
+  }
+  if (taken == 0) return false;
+  const auto posted = static_cast<std::uint32_t>(taken);
+  if (slot.outstanding == 0) {
+    slot.sole_path = batch.path_index;
+  } else if (slot.sole_path != batch.path_index) {
+    slot.sole_path = kMixedPaths;
+  }
+  if (path.outstanding.get() == 0) {
+    path.last_progress = path.mark = now_;
+    path.marked_bytes = 0;
+  }
+  slot.outstanding += posted;
+  outstanding_ += posted;
+  path.outstanding.add(posted);
+  path.outstanding_bytes.add(bytes);
+  path.bytes_written.add(bytes);
+  path.work_requests.add(posted);
+  rail.outstanding.add(posted);
+  rail.bytes_written.add(bytes);
+  rail.work_requests.add(posted);
+  if (!batch.peer.check_armed) arm_check(slot.peer, now_ + options_.stall_limit / 4);
+  // A rail that cannot wake its reader lets the control channel do it, when a pause is over.
+  if (!batch.peer.local) {
+    if (rail.rail->wait_fd() < 0 && now_ - batch.peer.last_post > kAsleepAfter)
+      control_->ring(batch.peer.control);
+    batch.peer.last_post = now_;
+  }
+  return true;
+}
+
+// One turn of the peer's first transfer of this priority, which then goes to the end of the queue.
+bool EngineCore::post_some(std::uint32_t peer_index, Priority priority) {
   Peer& peer = peers_[peer_index];
-  if (peer.writes.empty() || peer.state != Peer::State::open) return false;
-  const auto& capabilities = rail_->capabilities();
-  if (peer.outstanding >= capabilities.window) return false;
-  const std::uint32_t index = peer.writes.front();
+  transfer::IndexList& writes = peer.writes[static_cast<std::size_t>(priority)];
+  if (writes.empty() || peer.state != Peer::State::open || peer.paths_up == 0) return false;
+  const std::uint32_t index = writes.front();
   TransferSlot& slot = slots_[index];
-  if (slot.kind == TransferSlot::Kind::connect ||
-      (slot.plan.finished() && (!slot.immediate || slot.immediate_posted))) {
-    end(index, {});
+  const bool has_data = !slot.again.empty() || !slot.plan.finished();
+  const bool wants_arrival = slot.counter && !slot.arrival_posted;
+  if (!has_data && !wants_arrival) {
+    // Nothing to do (a connect, an empty write), or everything is under way.
+    if (slot.outstanding == 0) {
+      end(index, {});
+    } else {
+      writes.remove(slots_, index);
+    }
     return true;
   }
+  const std::uint32_t path_index = choose_path(
+      peer, priority, has_data ? std::min(slot.plan.bytes(), kSharedTurnBytes) : sizeof(ArrivalRecord));
+  if (path_index == kNoIndex) return false;
+  Path& path = peer.paths[path_index];
+  if (has_data && path.remote >= slot.target.size()) {
+    end(index, fail(ErrorCode::invalid, "the region's key does not fit the rails that its peer has shown"));
+    return true;
+  }
+  const transfer::EngineRail& rail = rails_[path.local];
+  const auto& capabilities = rail.rail->capabilities();
+  Batch batch{.peer = peer,
+              .path_index = path_index,
+              .path = path,
+              .capabilities = capabilities,
+              .room = std::min<std::size_t>({kBatch - 1, capabilities.window - path.outstanding.get(),
+                                             capabilities.max_outstanding - rail.outstanding.get()})};
+  add_data(batch, slot, index);
+  bool arrival_waits = false;
+  if (wants_arrival && slot.again.empty() && slot.plan.finished())
+    arrival_waits = !add_arrival(batch, slot, index);
+  const bool posted = batch.count != 0 && post_batch(batch, slot);
 
-  std::array<fabric::WriteRequest, kBatch> requests;
-  std::array<WritePlan::Position, kBatch> positions;
-  const std::size_t room = std::min<std::size_t>(kBatch, capabilities.window - peer.outstanding);
-  const std::uint64_t cookie = std::uint64_t{slot.generation} << 32 | index;
-  std::size_t count = 0;
-  std::uint64_t bytes = 0;
-  while (count < room && bytes < kTurnBytes && !slot.plan.finished()) {
-    const Run run = slot.plan.peek(capabilities.max_write_bytes);
-    positions[count] = slot.plan.position();
-    slot.plan.take(run);
-    requests[count] = {.source = slot.source.base() + run.source_offset,
-                       .source_memory = slot.source.state()->memory.get(),
-                       .bytes = run.bytes,
-                       .target_address = slot.target.address + run.target_offset,
-                       .target_key = slot.target.key,
-                       .cookie = cookie};
-    ++count;
-    bytes += run.bytes;
+  // Where it goes now: out, until something of it completes; to the end of the queue; or it stays in front.
+  const bool data_left = !slot.again.empty() || !slot.plan.finished();
+  const bool arrival_left = slot.counter && !slot.arrival_posted;
+  if (!data_left && (!arrival_left || (arrival_waits && slot.outstanding != 0))) {
+    writes.remove(slots_, index);
+  } else if (posted) {
+    writes.remove(slots_, index);
+    writes.push_back(slots_, index);
   }
-  if (slot.plan.finished() && slot.immediate && !slot.immediate_posted) {
-    if (count == 0) {
-      requests[0] = {.target_address = slot.target.address, .target_key = slot.target.key, .cookie = cookie};
-      count = 1;
-    }
-    // The immediate rides on the last write where that arrives last, or is the only one; else it follows
-    // alone.
-    if (capabilities.ordered || (count == 1 && slot.outstanding == 0)) {
-      requests[count - 1].has_immediate = true;
-      requests[count - 1].immediate = *slot.immediate;
-    }
-  }
-  const std::size_t taken = rail_->post(peer.rail_peer, std::span(requests.data(), count));
-  std::uint64_t posted_bytes = 0;
-  for (std::size_t i = 0; i < taken; ++i) {
-    posted_bytes += requests[i].bytes;
-    slot.immediate_posted |= requests[i].has_immediate;
-  }
-  if (taken < count) {
-    if (requests[taken].bytes != 0) slot.plan.seek(positions[taken]);
-    starved_ = true;
-    count_.retries.fetch_add(1, std::memory_order_relaxed);
-  }
-  const auto posted = static_cast<std::uint32_t>(taken);
-  slot.outstanding += posted;
-  peer.outstanding += posted;
-  outstanding_ += posted;
-  count_.bytes_written.fetch_add(posted_bytes, std::memory_order_relaxed);
-  count_.work_requests.fetch_add(posted, std::memory_order_relaxed);
-
-  // A rail that cannot wake its reader lets the control channel do it, when a pause is over.
-  if (taken != 0 && !peer.local) {
-    if (rail_->wait_fd() < 0 && now_ - peer.last_post > kAsleepAfter) control_->ring(peer.control);
-    peer.last_post = now_;
-  }
-  peer.writes.remove(slots_, index);
-  const bool waits =
-      slot.plan.finished() && (!slot.immediate || slot.immediate_posted || slot.outstanding != 0);
-  if (!waits) peer.writes.push_back(slots_, index);
-  return taken != 0;
+  return posted;
 }
 
 bool EngineCore::send_messages(std::uint32_t peer_index) {
   Peer& peer = peers_[peer_index];
   if (peer.state != Peer::State::open) return false;
   bool any = false;
-  while (!peer.messages.empty() && peer.unacknowledged < peer.message_slots) {
+  const std::uint32_t slots = std::clamp(peer.introduction.message_slots, 1u, options_.max_transfers);
+  while (!peer.messages.empty() && peer.unacknowledged < slots) {
     const std::uint32_t index = peer.messages.front();
     TransferSlot& slot = slots_[index];
-    if (slot.message.size() > peer.message_bytes) {
+    if (slot.message.size() > peer.introduction.message_bytes) {
       end(index, fail(ErrorCode::out_of_range, "a message of {} bytes is longer than the peer's limit of {}",
-                      slot.message.size(), peer.message_bytes));
+                      slot.message.size(), peer.introduction.message_bytes));
       continue;
     }
     const std::uint64_t id = std::uint64_t{slot.generation} << 32 | index;
     if (!peer.local && !control_->send_message(peer.control, id, slot.message)) break;
     peer.messages.remove(slots_, index);
-    count_.messages_sent.fetch_add(1, std::memory_order_relaxed);
+    count_.messages_sent.add(1);
     any = true;
     if (peer.local) {
       call_message_handler(peer.address, slot.message);

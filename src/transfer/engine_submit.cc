@@ -16,7 +16,9 @@ using transfer::WritePlan;
 
 namespace {
 
+constexpr std::uint32_t kNoPeer = transfer::kNoIndex;
 constexpr std::size_t kMaxTasks = 4096;
+constexpr std::size_t kMaxWatches = 1024;
 
 }  // namespace
 
@@ -44,21 +46,24 @@ void EngineCore::stop_worker() {
   }
 }
 
-Result<Region> EngineCore::register_region(void* base, std::size_t bytes) {
-  if (base == nullptr || bytes == 0) return fail(ErrorCode::invalid, "register_region: an empty region");
+Result<Region> EngineCore::register_region(const fabric::MemoryRange& range) {
+  if (range.base == nullptr || range.bytes == 0)
+    return fail(ErrorCode::invalid, "register_region: an empty region");
   {
     std::lock_guard lock(mutex_);
     if (closed_) return pass(*closed_);
   }
-  auto memory = rail_->register_memory(base, bytes);
-  if (!memory) return pass(memory.error());
   auto state = std::make_shared<Region::State>();
   state->engine = weak_from_this();
-  state->base = static_cast<std::byte*>(base);
-  state->bytes = bytes;
-  state->key = RegionKey{
-      self_.engine_id, self_.epoch, bytes, {{(*memory)->remote_address(), (*memory)->remote_key()}}};
-  state->memory = std::move(*memory);
+  state->base = static_cast<std::byte*>(range.base);
+  state->bytes = range.bytes;
+  state->key = RegionKey{self_.engine_id, self_.epoch, range.bytes, {}};
+  for (const transfer::EngineRail& rail : rails_) {
+    auto memory = rail.rail->register_memory(range);
+    if (!memory) return pass(memory.error());
+    state->key.rails.push_back({(*memory)->remote_address(), (*memory)->remote_key()});
+    state->memories.push_back(std::move(*memory));
+  }
   return Region(std::move(state));
 }
 
@@ -83,7 +88,7 @@ Status EngineCore::check_source(const Region& source, std::uint64_t bytes) const
 }
 
 Status EngineCore::check_target(const PeerAddress& peer, const RegionKey& target,
-                                const SubmitOptions& options) const {
+                                const std::optional<CounterId>& counter) const {
   if (target.engine_id != peer.engine_id || target.epoch != peer.epoch) {
     return fail(ErrorCode::denied,
                 "write: the region key is not of this peer's engine and epoch; ask for a new one");
@@ -92,13 +97,15 @@ Status EngineCore::check_target(const PeerAddress& peer, const RegionKey& target
     return fail(ErrorCode::invalid, "write: the region key has {} rails, its peer {}", target.rails.size(),
                 peer.rails.size());
   }
-  if (options.counter && options.counter->epoch != peer.epoch) {
+  return counter ? check_counter(peer, *counter) : Status{};
+}
+
+Status EngineCore::check_counter(const PeerAddress& peer, const CounterId& counter) const {
+  if (counter.epoch != peer.epoch) {
     return fail(ErrorCode::denied, "write: the counter is not of this peer's epoch; ask for a new one");
   }
-  if (options.counter &&
-      (options.counter->slot >= CounterTable::kMaxSlots || options.counter->generation > 0xffff)) {
+  if (counter.slot >= CounterTable::kMaxSlots || counter.generation > 0xffff)
     return fail(ErrorCode::invalid, "write: not a counter's name");
-  }
   return {};
 }
 
@@ -142,9 +149,11 @@ Result<std::uint32_t> EngineCore::take_slot(TransferSlot::Kind kind, std::uint32
   slot.used = true;
   slot.kind = kind;
   slot.peer = peer;
-  slot.peer_generation = peers_[peer].generation;
+  slot.peer_generation = peer == kNoPeer ? 0 : peers_[peer].generation;
   slot.done = std::move(done);
   slot.deadline = deadline;
+  slot.bytes = 0;
+  slot.priority = Priority::bulk;
   return index;
 }
 
@@ -156,15 +165,9 @@ Transfer EngineCore::enqueue(std::uint32_t index) {
 }
 
 Result<Transfer> EngineCore::submit_write(WritePlan plan, Region source, const PeerAddress& peer,
-                                          const RegionKey& target, const SubmitOptions& options, Done done) {
+                                          RegionKey target, const SubmitOptions& options, Done done) {
   if (auto ok = check_source(source, plan.bytes()); !ok) return pass(ok.error());
-  if (auto ok = check_target(peer, target, options); !ok) return pass(ok.error());
-  const auto rail = std::find_if(peer.rails.begin(), peer.rails.end(),
-                                 [&](const PeerAddress::Rail& each) { return each.fabric == rail_name_; });
-  if (rail == peer.rails.end()) {
-    return fail(ErrorCode::unsupported, "the peer at {}:{} has no rail of fabric '{}'", peer.control_host,
-                peer.control_port, rail_name_);
-  }
+  if (auto ok = check_target(peer, target, options.counter); !ok) return pass(ok.error());
   Transfer transfer;
   {
     std::lock_guard lock(mutex_);
@@ -173,12 +176,12 @@ Result<Transfer> EngineCore::submit_write(WritePlan plan, Region source, const P
     auto taken = take_slot(TransferSlot::Kind::write, *index, std::move(done), options.deadline);
     if (!taken) return pass(taken.error());
     TransferSlot& slot = slots_[*taken];
+    slot.bytes = plan.bytes();
     slot.plan = std::move(plan);
     slot.source = std::move(source);
-    slot.target = target.rails[static_cast<std::size_t>(rail - peer.rails.begin())];
-    if (options.counter) {
-      slot.immediate = CounterTable::immediate_of(options.counter->slot, options.counter->generation);
-    }
+    slot.target = std::move(target.rails);
+    slot.counter = options.counter;
+    slot.priority = options.priority;
     transfer = enqueue(*taken);
   }
   wake();
@@ -188,15 +191,93 @@ Result<Transfer> EngineCore::submit_write(WritePlan plan, Region source, const P
 Result<Transfer> EngineCore::write(Write write, Done done) {
   auto plan = WritePlan::of(write);
   if (!plan) return pass(plan.error());
-  return submit_write(std::move(*plan), std::move(write.source), write.peer, write.target, write.options,
-                      std::move(done));
+  return submit_write(std::move(*plan), std::move(write.source), write.peer, std::move(write.target),
+                      write.options, std::move(done));
 }
 
 Result<Transfer> EngineCore::write_pages(PagedWrite write, Done done) {
   auto plan = WritePlan::of(write);
   if (!plan) return pass(plan.error());
-  return submit_write(std::move(*plan), std::move(write.source), write.peer, write.target, write.options,
-                      std::move(done));
+  return submit_write(std::move(*plan), std::move(write.source), write.peer, std::move(write.target),
+                      write.options, std::move(done));
+}
+
+Result<Transfer> EngineCore::signal(const Signal& signal, Done done) {
+  if (auto ok = check_counter(signal.peer, signal.counter); !ok) return pass(ok.error());
+  Transfer transfer;
+  {
+    std::lock_guard lock(mutex_);
+    auto index = peer_for(signal.peer, false);
+    if (!index) return pass(index.error());
+    auto taken = take_slot(TransferSlot::Kind::write, *index, std::move(done), signal.deadline);
+    if (!taken) return pass(taken.error());
+    TransferSlot& slot = slots_[*taken];
+    slot.counter = signal.counter;
+    slot.priority = signal.priority;
+    transfer = enqueue(*taken);
+  }
+  wake();
+  return transfer;
+}
+
+Result<Transfer> EngineCore::scatter(Scatter scatter, Done done) {
+  const auto members = scatter.group.members();
+  if (scatter.slices.size() != members.size()) {
+    return fail(ErrorCode::invalid, "scatter: {} slices for a group of {}", scatter.slices.size(),
+                members.size());
+  }
+  // Everything is checked before anything is taken.
+  std::vector<std::pair<std::size_t, WritePlan>> plans;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const Scatter::Slice& slice = scatter.slices[i];
+    if (slice.bytes == 0 && !slice.counter) continue;
+    auto plan = WritePlan::of(Write{.source = scatter.source,
+                                    .source_offset = slice.source_offset,
+                                    .peer = {},
+                                    .target = {.bytes = members[i].target.bytes},
+                                    .target_offset = slice.target_offset,
+                                    .bytes = slice.bytes});
+    if (!plan) return fail_at(fmt::format("slice {}", i), plan.error());
+    if (auto ok = check_source(scatter.source, slice.bytes); !ok) return pass(ok.error());
+    if (auto ok = check_target(members[i].peer, members[i].target, slice.counter); !ok)
+      return fail_at(fmt::format("slice {}", i), ok.error());
+    plans.emplace_back(i, std::move(*plan));
+  }
+  Transfer transfer;
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) return pass(*closed_);
+    if (free_slots_.size() < plans.size() + 1) {
+      return fail(ErrorCode::exhausted, "scatter: {} of {} transfers are under way; no room for {} slices",
+                  options_.max_transfers - free_slots_.size(), options_.max_transfers, plans.size());
+    }
+    std::vector<std::uint32_t> peers;
+    for (const auto& [i, plan] : plans) {
+      auto index = peer_for(members[i].peer, false);
+      if (!index) return fail_at(fmt::format("slice {}", i), index.error());
+      peers.push_back(*index);
+    }
+    const std::uint32_t group =
+        *take_slot(TransferSlot::Kind::group, kNoPeer, std::move(done), scatter.deadline);
+    for (std::size_t at = 0; at < plans.size(); ++at) {
+      auto& [i, plan] = plans[at];
+      const std::uint32_t taken = *take_slot(TransferSlot::Kind::write, peers[at], {}, TimePoint::max());
+      TransferSlot& slot = slots_[taken];
+      slot.group = group;
+      slot.bytes = plan.bytes();
+      slot.plan = std::move(plan);
+      slot.source = scatter.source;
+      slot.target = members[i].target.rails;
+      slot.counter = scatter.slices[i].counter;
+      slot.priority = scatter.priority;
+      slots_[group].members.emplace_back(taken, slot.generation);
+      commands_.push_back({Command::Kind::start, taken, slot.generation});
+    }
+    slots_[group].unended = slots_[group].outstanding = static_cast<std::uint32_t>(plans.size());
+    transfer = enqueue(group);
+  }
+  wake();
+  return transfer;
 }
 
 Result<Transfer> EngineCore::send(const PeerAddress& peer, std::span<const std::byte> message, Done done,
@@ -213,6 +294,7 @@ Result<Transfer> EngineCore::send(const PeerAddress& peer, std::span<const std::
     auto taken = take_slot(TransferSlot::Kind::message, *index, std::move(done), deadline);
     if (!taken) return pass(taken.error());
     slots_[*taken].message.assign(message.begin(), message.end());
+    slots_[*taken].bytes = message.size();
     transfer = enqueue(*taken);
   }
   wake();
@@ -276,26 +358,25 @@ void EngineCore::on_peer_lost(PeerHandler handler) {
   peer_handler_ = handler ? std::make_shared<const PeerHandler>(std::move(handler)) : nullptr;
 }
 
-EngineMetrics EngineCore::metrics() const {
-  auto read = [](const auto& value) { return value.load(std::memory_order_relaxed); };
-  EngineMetrics metrics;
-  metrics.rails.push_back({.fabric = rail_name_,
-                           .bytes_written = read(count_.bytes_written),
-                           .work_requests = read(count_.work_requests),
-                           .messages_sent = read(count_.messages_sent),
-                           .messages_received = read(count_.messages_received),
-                           .retries = read(count_.retries)});
-  metrics.transfers_submitted = read(count_.submitted);
-  metrics.transfers_done = read(count_.done);
-  metrics.transfers_failed = read(count_.failed);
-  metrics.counters_used = counters_->used();
-  metrics.peers_connected = read(count_.peers_connected);
-  metrics.peers_lost = read(count_.peers_lost);
-  metrics.messages_dropped = read(count_.messages_dropped);
-  metrics.stray_immediates = read(count_.stray_immediates);
-  std::lock_guard lock(mutex_);
-  metrics.transfers_pending = options_.max_transfers - static_cast<std::uint32_t>(free_slots_.size());
-  return metrics;
+Result<Watcher> EngineCore::watch(const std::uint64_t* word, WatchHandler handler) {
+  if (word == nullptr || reinterpret_cast<std::uintptr_t>(word) % sizeof *word != 0 || !handler)
+    return fail(ErrorCode::invalid, "watch: it takes an 8-byte aligned word and a handler");
+  auto entry = std::make_shared<WatchEntry>();
+  entry->word = word;
+  entry->last = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+  entry->handler = std::move(handler);
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) return pass(*closed_);
+    if (watches_.size() >= kMaxWatches)
+      return fail(ErrorCode::exhausted, "{} watches are the limit", kMaxWatches);
+    watches_.push_back(entry);
+    watching_.store(true, std::memory_order_relaxed);
+  }
+  wake();
+  auto state = std::make_shared<Watcher::State>();
+  state->entry = std::move(entry);
+  return Watcher(std::move(state));
 }
 
 }  // namespace switchyard

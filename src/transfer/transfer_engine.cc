@@ -16,6 +16,12 @@ Counter::State::~State() {
   if (auto core = engine.lock()) core->wake();
 }
 
+Watcher::State::~State() {
+  if (!entry) return;
+  std::lock_guard hold(entry->mutex);
+  entry->word = nullptr;
+}
+
 CounterId Counter::id() const {
   return state_ ? CounterId{state_->name.slot, state_->name.generation, state_->epoch} : CounterId{};
 }
@@ -55,7 +61,12 @@ TransferEngine::~TransferEngine() { core_->stop_worker(); }
 
 PeerAddress TransferEngine::address() const { return core_->address(); }
 Result<Region> TransferEngine::register_region(void* base, std::size_t bytes) {
-  return core_->register_region(base, bytes);
+  return core_->register_region({base, bytes});
+}
+Result<Region> TransferEngine::register_dmabuf(void* base, std::size_t bytes, int dmabuf,
+                                               std::uint64_t dmabuf_offset) {
+  if (dmabuf < 0) return fail(ErrorCode::invalid, "register_dmabuf: not a descriptor");
+  return core_->register_region({base, bytes, dmabuf, dmabuf_offset});
 }
 Result<Counter> TransferEngine::make_counter() { return core_->make_counter(); }
 Result<Transfer> TransferEngine::write(Write write, Done done) {
@@ -63,6 +74,15 @@ Result<Transfer> TransferEngine::write(Write write, Done done) {
 }
 Result<Transfer> TransferEngine::write_pages(PagedWrite write, Done done) {
   return core_->write_pages(std::move(write), std::move(done));
+}
+Result<Transfer> TransferEngine::scatter(Scatter scatter, Done done) {
+  return core_->scatter(std::move(scatter), std::move(done));
+}
+Result<Transfer> TransferEngine::signal(const Signal& signal, Done done) {
+  return core_->signal(signal, std::move(done));
+}
+Result<Watcher> TransferEngine::watch(const std::uint64_t* word, WatchHandler handler) {
+  return core_->watch(word, std::move(handler));
 }
 Result<Transfer> TransferEngine::send(const PeerAddress& peer, std::span<const std::byte> message, Done done,
                                       TimePoint deadline) {

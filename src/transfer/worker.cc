@@ -28,13 +28,17 @@ constexpr Nanos kLongestIdleNap = milliseconds(20);  // without: a peer that beg
 // Those that can are looked at all the same, rarely: progress that a library makes only when it is asked.
 constexpr Nanos kBusySleep = milliseconds(1);
 constexpr Nanos kIdleSleep = milliseconds(20);
+constexpr Nanos kWatchNap = microseconds(100);
 
-void sleep_on(EngineCore& core, Nanos limit) {
-  std::array<pollfd, 3> descriptors{pollfd{core.wake_fd(), POLLIN, 0}, pollfd{core.control_fd(), POLLIN, 0},
-                                    pollfd{core.rail().wait_fd(), POLLIN, 0}};
+void sleep_on(const EngineCore& core, Nanos limit) {
+  std::array<pollfd, kMaxRails + 2> descriptors;
+  std::size_t count = 0;
+  descriptors[count++] = {core.wake_fd(), POLLIN, 0};
+  descriptors[count++] = {core.control_fd(), POLLIN, 0};
+  for (const EngineRail& rail : core.rails()) descriptors[count++] = {rail.rail->wait_fd(), POLLIN, 0};
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(limit);
   const timespec time{seconds.count(), (limit - seconds).count()};
-  ppoll(descriptors.data(), descriptors.size(), &time, nullptr);
+  ppoll(descriptors.data(), count, &time, nullptr);
 }
 
 }  // namespace
@@ -59,9 +63,16 @@ void run_worker(std::shared_ptr<EngineCore> core) {
       sched_yield();
       continue;
     }
-    const bool wakes = core->rail().wait_fd() >= 0;
     if (!core->prepare_sleep()) continue;
-    if (wakes && !core->rail().prepare_sleep()) {
+    bool wakes = true, quiet = true;
+    for (const EngineRail& rail : core->rails()) {
+      if (rail.rail->wait_fd() < 0) {
+        wakes = false;
+      } else {
+        quiet = quiet && rail.rail->prepare_sleep();
+      }
+    }
+    if (!quiet) {
       core->woken();
       continue;
     }
@@ -72,6 +83,7 @@ void run_worker(std::shared_ptr<EngineCore> core) {
       nap = std::min(2 * nap, waiting ? kLongestNap : kLongestIdleNap);
     }
     limit = std::clamp(core->next_deadline() - now, Nanos::zero(), limit);
+    if (core->has_watches()) limit = std::min<Nanos>(limit, kWatchNap);
     sleep_on(*core, limit);
     core->woken();
   }

@@ -222,16 +222,24 @@ TEST(ControlPort, OversizeAndUntimelyRecordsAreRefused) {
   const RecordHeader huge{.payload_bytes = 0xffff'ffff, .type = 0};
   auto header = std::as_bytes(std::span(&huge, 1));
   tries.emplace_back(header.begin(), header.end());
-  for (Record record :
-       {Record{Heartbeat{}}, Record{MessageAck{1}}, Record{Welcome{1, 1}}, Record{Goodbye{"bye"}},
-        Record{Message{1, {}}}, Record{Reject{Reject::Why::denied, "no"}}}) {
+  for (Record record : {Record{Heartbeat{}}, Record{MessageAck{1}}, Record{Welcome{}}, Record{Goodbye{"bye"}},
+                        Record{Message{1, {}}}, Record{Reject{Reject::Why::denied, "no"}}}) {
     append_record(tries.emplace_back(), record);
   }
-  Hello wrong_epoch{a.address(), a.address().engine_id, a.address().epoch + 1, 100, 1};
+  Hello wrong_epoch{a.address(),
+                    a.address().engine_id,
+                    a.address().epoch + 1,
+                    {.message_bytes = 100, .message_slots = 1, .log = {{0, 1}}}};
   append_record(tries.emplace_back(), wrong_epoch);
-  Hello itself{a.address(), a.address().engine_id, a.address().epoch, 100, 1};
+  Hello itself{a.address(),
+               a.address().engine_id,
+               a.address().epoch,
+               {.message_bytes = 100, .message_slots = 1, .log = {{0, 1}}}};
   append_record(tries.emplace_back(), itself);
-  Hello no_rail{a.address(), a.address().engine_id, a.address().epoch, 100, 1};
+  Hello no_rail{a.address(),
+                a.address().engine_id,
+                a.address().epoch,
+                {.message_bytes = 100, .message_slots = 1, .log = {{0, 1}}}};
   no_rail.from.engine_id = {1, 2};
   no_rail.from.rails = {{"other", {}}};
   append_record(tries.emplace_back(), no_rail);
@@ -263,7 +271,10 @@ TEST(ControlPort, AnAcknowledgementOfNothingIsIgnored) {
   spdlog::set_level(spdlog::level::off);
   using namespace transfer;
   Side a = make_side("net", 64), other = make_side("net", 64);
-  Hello hello{other.address(), a.address().engine_id, a.address().epoch, 100, 1};
+  Hello hello{other.address(),
+              a.address().engine_id,
+              a.address().epoch,
+              {.message_bytes = 100, .message_slots = 1, .log = {{0, 1}}}};
   hello.from.engine_id = {3, 4};
   std::vector<std::byte> bytes;
   append_record(bytes, hello);

@@ -188,7 +188,7 @@ TEST(CounterTable, ArrivalsRaceWithArmingAndNothingIsLost) {
     constexpr int kArrivals = 50;
     std::thread worker([&] {
       for (int i = 0; i < kArrivals; ++i) {
-        EXPECT_TRUE(table.arrival(CounterTable::immediate_of(name->slot, name->generation)));
+        EXPECT_TRUE(table.arrival(*name));
       }
     });
     ASSERT_TRUE(table.expect(*name, kArrivals, TimePoint::max(), [](const Status&) {}));
@@ -199,7 +199,7 @@ TEST(CounterTable, ArrivalsRaceWithArmingAndNothingIsLost) {
     EXPECT_TRUE(fired[0].second);
     EXPECT_EQ(table.arrived(*name), kArrivals);
     table.free(*name);
-    EXPECT_FALSE(table.arrival(CounterTable::immediate_of(name->slot, name->generation)));
+    EXPECT_FALSE(table.arrival(*name));
   }
   EXPECT_EQ(table.used(), 0u);
 }

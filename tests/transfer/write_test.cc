@@ -189,7 +189,7 @@ TEST_P(Writes, AFreedCounterIsNotCountedForTheNext) {
   Outcome sent;
   ASSERT_TRUE(a.engine->write(write, sent.done()));
   EXPECT_EQ(sent.word(), "ok");
-  EXPECT_TRUE(eventually([&] { return b.engine->metrics().stray_immediates == 1; }));
+  EXPECT_TRUE(eventually([&] { return b.engine->metrics().stray_arrivals == 1; }));
   EXPECT_EQ(next->arrived(), 0u);
 }
 
