@@ -84,8 +84,7 @@ std::optional<PartId> Ledger::take_target(OpId op, NodeId node, std::uint64_t by
     std::fill_n(own.target_owner.begin() + static_cast<std::ptrdiff_t>(i + 1 - count), count, id + 1);
     const auto box = std::span(own.target).subspan(part.box, bytes);
     fill(box, id * 2 + 1);
-    part.before.assign(box.begin(), box.end());
-    part.expected = part.before;
+    part.expected.assign(box.begin(), box.end());
     part.written.assign(bytes, 0);
     return id;
   }
@@ -159,6 +158,7 @@ bool Ledger::is_complete(Part& part) {
 
 void Ledger::close(Part& part, const char* why) {
   if (part.state == Part::State::closed) return;
+  is_complete(part);  // while the box is still its own
   part.state = Part::State::closed;
   part.closed_at = network_.now();
   part.why_closed = why;

@@ -31,9 +31,9 @@ struct Part {
   };
   OpId op = 0;
   NodeId to = 0;
-  std::uint64_t box = 0;                    // offset in the target's memory
-  std::vector<std::byte> before, expected;  // of the box
-  std::vector<std::uint8_t> written;        // by byte: 1 if the transfer writes it
+  std::uint64_t box = 0;              // offset in the target's memory
+  std::vector<std::byte> expected;    // content of the box
+  std::vector<std::uint8_t> written;  // by byte: 1 if the transfer writes it
   CounterNumber counter = kNone;
   State state = State::open;
   bool complete = false;     // all bytes have been seen to be there
