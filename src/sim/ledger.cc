@@ -233,7 +233,10 @@ void Ledger::drained(OpId id) {
     return violate("operation {} ({}) of node {} is drained before its Done", id, name_of(op.kind), op.from);
   for (const PartId index : op.parts) {
     Part& part = parts_[index];
-    if (part.state == Part::State::open && !op.ok && op.error == ErrorCode::peer_lost) {
+    // An engine that closes does not wait for its peers: until they notice, it is as if it had died.
+    const bool receiver_may_not_know =
+        (!op.ok && op.error == ErrorCode::peer_lost) || !cluster_.alive(op.from);
+    if (part.state == Part::State::open && receiver_may_not_know) {
       part.state = Part::State::limbo;
     } else {
       close(part, "after it was drained");
@@ -261,6 +264,7 @@ void Ledger::peer_lost(NodeId at, const PeerAddress& peer) {
   if (other == memories_.size()) return violate("node {} loses a peer that never was", at);
   network_.note(Event::peer_lost, cluster_.process_of(at), cluster_.process_of(other));
   if (!disturbed) violate("node {} loses node {} for no reason", at, other);
+  lost_.emplace(at, other);
   for (Part& part : parts_) {
     const Op& op = ops_[part.op];
     // What others sent: from now on nothing lands.
@@ -338,7 +342,7 @@ void Ledger::look_at_counters(NodeId node) {
 void Ledger::counter_done(CounterNumber number, const Status& status) {
   CounterState& counter = counters_[number];
   if (!counter.counter) {
-    if (counter.armed && status) violate("a counter that was freed reaches its target");
+    // It may have been reached just before.
     counter.armed = false;
     return;
   }
@@ -354,7 +358,8 @@ void Ledger::counter_done(CounterNumber number, const Status& status) {
   } else if (status.error().code == ErrorCode::timed_out) {
     if (network_.now() < counter.deadline)
       violate("counter {} of node {} times out early", number, counter.node);
-  } else if (status.error().code != ErrorCode::cancelled || cluster_.alive(counter.node)) {
+  } else if (status.error().code != ErrorCode::cancelled ||
+             (cluster_.alive(counter.node) && !counter.withdrawn)) {
     violate("counter {} of node {} ends with '{}'", number, counter.node, status.error().message);
   }
 }
@@ -362,9 +367,13 @@ void Ledger::counter_done(CounterNumber number, const Status& status) {
 void Ledger::look_at_all_counters_at_the_end() {
   for (CounterNumber i = 0; i < counters_.size(); ++i) {
     CounterState& counter = counters_[i];
-    if (!counter.counter) continue;
+    if (!counter.counter || !cluster_.alive(counter.node)) continue;
     std::uint64_t sure = 0;
-    for (const PartId part : counter.parts) sure += ops_[parts_[part].op].ok;
+    // Once it has lost a peer, what that one sends before it notices as well does not count here.
+    for (const PartId part : counter.parts) {
+      const Op& op = ops_[parts_[part].op];
+      sure += op.ok && !lost_.contains({counter.node, op.from});
+    }
     const std::uint64_t arrived = counter.counter.arrived();
     if (arrived < sure || arrived > complete_parts(counter)) {
       violate(

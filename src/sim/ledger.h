@@ -12,7 +12,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sim/cluster.h"
@@ -68,6 +70,7 @@ struct CounterState {
   std::uint64_t target = 0;  // of the expectation; 0: none
   TimePoint deadline = TimePoint::max();
   bool armed = false;
+  bool withdrawn = false;  // by us
 };
 
 class Ledger final : public Observer {
@@ -129,6 +132,7 @@ class Ledger final : public Observer {
   std::vector<Op> ops_;
   std::vector<Part> parts_;
   std::vector<CounterState> counters_;
+  std::set<std::pair<NodeId, NodeId>> lost_;  // who has lost whom
 };
 
 }  // namespace switchyard::sim

@@ -71,7 +71,7 @@ class Trace {
   std::vector<std::string> latest(std::size_t limit) const;
 
  private:
-  static constexpr std::size_t kKept = 1024;
+  static constexpr std::size_t kKept = 8192;
   struct Entry {
     TimePoint when{};
     std::array<std::uint64_t, 4> operands{};
