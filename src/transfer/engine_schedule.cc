@@ -205,7 +205,9 @@ bool EngineCore::add_arrival(Batch& batch, TransferSlot& slot, std::uint32_t slo
   Peer& peer = batch.peer;
   const bool nothing_elsewhere = slot.outstanding == 0 || slot.sole_path == batch.path_index;
   const bool rides = batch.capabilities.ordered && nothing_elsewhere && batch.count != 0;
-  const bool beside = !rides && batch.count == 1 && slot.outstanding == 0;
+  // Only the first time: an immediate of an earlier attempt may have arrived, and would count data that is
+  // under way again.
+  const bool beside = !rides && batch.count == 1 && slot.outstanding == 0 && !slot.number;
   const bool follows = !rides && !beside && batch.count == 0 &&
                        (slot.outstanding == 0 || (batch.capabilities.ordered && nothing_elsewhere));
   if (!rides && !beside && !follows) return false;
