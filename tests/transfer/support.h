@@ -8,9 +8,11 @@
 #include <condition_variable>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -151,14 +153,26 @@ class OnFabric : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     spdlog::set_level(spdlog::level::off);
+    const std::string rails = GetParam() + ",";
     for (const auto& report : fabric::list_fabrics()) {
-      if (report.name == GetParam() && !report.usable) GTEST_SKIP() << report.detail;
+      const bool asked = rails.starts_with(report.name + ",") || rails.starts_with(report.name + "@");
+      if (asked && !report.usable) GTEST_SKIP() << report.detail;
     }
   }
   Side side(std::size_t bytes, EngineOptions options = {}) { return make_side(GetParam(), bytes, options); }
 };
 
-inline auto all_fabrics() { return ::testing::Values("shm", "net", "tcp;ofi_rxm"); }
+// SWITCHYARD_TEST_FABRICS, words as for EngineOptions::fabric, tests those instead: on machines that have more.
+inline auto fabrics_or(std::vector<std::string> usual) {
+  if (const char* asked = std::getenv("SWITCHYARD_TEST_FABRICS"); asked != nullptr && *asked != '\0') {
+    std::istringstream words(asked);
+    usual.assign(std::istream_iterator<std::string>(words), {});
+  }
+  return ::testing::ValuesIn(usual);
+}
+inline auto all_fabrics() { return fabrics_or({"shm", "net", "tcp;ofi_rxm"}); }
+// Engines with several rails as well.
+inline auto rail_sets() { return fabrics_or({"shm", "net", "net,net,net", "tcp;ofi_rxm"}); }
 inline std::string fabric_name(const ::testing::TestParamInfo<std::string>& info) {
   std::string name = info.param;
   for (char& c : name) {
