@@ -157,7 +157,8 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   bool post_some(std::uint32_t peer_index, Priority priority);
   std::uint32_t choose_path(const transfer::Peer& peer, Priority priority, std::uint64_t bytes) const;
   bool has_room(const transfer::Path& path, Priority priority) const;
-  std::uint32_t take_request();
+  // `again`: for what is sent again, which may take the last ones.
+  std::uint32_t take_request(bool again = false);
   void free_request(std::uint32_t index);
   void want_posting(std::uint32_t peer_index);
   void queue(std::uint32_t slot_index);
@@ -210,6 +211,8 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   void on_closed(transfer::LinkId link, const Error& why,
                  std::optional<transfer::Reject::Why> refused) override;
   void call_message_handler(const PeerAddress& from, std::span<const std::byte> message);
+
+  static constexpr std::size_t kSpareRequests = 16;
 
   // Deadlines of transfers, counters and peers share one heap.
   std::uint32_t counter_deadline(std::uint32_t slot) const { return options_.max_transfers + slot; }

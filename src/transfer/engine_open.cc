@@ -159,7 +159,7 @@ Result<std::shared_ptr<EngineCore>> EngineCore::assemble(const EngineOptions& op
     self->self_.rails.push_back({rail.fabric, rail.rail->address(), capabilities.bytes_per_second});
   }
   self->control_->set_self(self->self_);
-  self->requests_.resize(std::clamp<std::size_t>(requests, 1, kMaxRequests));
+  self->requests_.resize(std::clamp<std::size_t>(requests, 1, kMaxRequests) + kSpareRequests);
   for (std::size_t i = self->requests_.size(); i-- > 0;)
     self->free_requests_.push_back(static_cast<std::uint32_t>(i));
 

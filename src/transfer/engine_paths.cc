@@ -335,7 +335,7 @@ void EngineCore::settle_path(std::uint32_t index, std::uint32_t path_index,
     // The rail may still read for it, and report it: then another request takes its place.
     const bool orphaned = lingers && !request.completed;
     std::uint32_t next = kNoIndex;
-    if (again && request.attempts < kMaxAttempts) next = orphaned ? take_request() : request_index;
+    if (again && request.attempts < kMaxAttempts) next = orphaned ? take_request(true) : request_index;
     if (next != kNoIndex) {
       requests_[next].run = request.run;
       requests_[next].attempts = static_cast<std::uint8_t>(request.attempts + 1);
