@@ -59,10 +59,10 @@ static_assert(std::size(kWords) == static_cast<std::size_t>(Event::peer_lost) + 
 }  // namespace
 
 std::vector<std::string> Trace::latest(std::size_t limit) const {
-  const std::uint64_t kept = std::min<std::uint64_t>({count_, kKept, limit});
+  const std::uint64_t kept = std::min<std::uint64_t>({kept_, kKept, limit});
   std::vector<std::string> lines;
   lines.reserve(kept);
-  for (std::uint64_t i = count_ - kept; i < count_; ++i) {
+  for (std::uint64_t i = kept_ - kept; i < kept_; ++i) {
     const Entry& entry = latest_[i % kKept];
     const Words& words = kWords[static_cast<std::size_t>(entry.event)];
     std::string line =

@@ -62,16 +62,23 @@ class Trace {
     hash_ = mix(hash_ ^ static_cast<std::uint64_t>(when.time_since_epoch().count()));
     hash_ = mix(hash_ ^ (static_cast<std::uint64_t>(event) << 56) ^ a ^ (b << 20));
     hash_ = mix(hash_ ^ c ^ (d << 24));
-    latest_[count_++ % kKept] = entry;
+    ++count_;
+    if (event == Event::stepped && b == 0) return;
+    if (latest_.size() < kKept) {
+      latest_.push_back(entry);
+    } else {
+      latest_[kept_ % kKept] = entry;
+    }
+    ++kept_;
   }
   std::uint64_t hash() const { return hash_; }
   std::uint64_t events() const { return count_; }
 
-  // The latest events in words, oldest first.
+  // The latest events in words, oldest first; without steps that had nothing to do.
   std::vector<std::string> latest(std::size_t limit) const;
 
  private:
-  static constexpr std::size_t kKept = 8192;
+  static constexpr std::size_t kKept = 1 << 15;
   struct Entry {
     TimePoint when{};
     std::array<std::uint64_t, 4> operands{};
@@ -83,8 +90,8 @@ class Trace {
   }
 
   std::uint64_t hash_ = 0x5eed;
-  std::uint64_t count_ = 0;
-  std::array<Entry, kKept> latest_{};
+  std::uint64_t count_ = 0, kept_ = 0;
+  std::vector<Entry> latest_;  // a ring when it is full
 };
 
 }  // namespace switchyard::sim

@@ -49,9 +49,11 @@ bool Workload::finished() const {
 
 std::string Workload::describe_unfinished() const {
   std::string text;
+  int left = 3;
   for (OpId id = 0; id < ledger_.ops().size(); ++id) {
     const Op& op = ledger_.ops()[id];
     if (!op.started || op.abandoned || (op.done && (op.ok || op.drained))) continue;
+    if (left-- == 0) return text + "; …";
     text += fmt::format("{}operation {} of node {} to node {}, submitted at {:.3f} ms, {}",
                         text.empty() ? "" : "; ", id, op.from, op.to,
                         to_seconds(op.submitted.time_since_epoch()) * 1e3,
