@@ -215,8 +215,10 @@ void EngineCore::fail_path(std::uint32_t index, std::uint32_t path_index, const 
   path.changed = now_;
   path.opened_in_vain = !was_up;
   if (peer.local) {
+    // The other side is this engine too: what has arrived over its rail counts.
     poll_rail(path.local);
-    settle_path(index, path_index, {});
+    poll_rail(path.remote);
+    settle_path(index, path_index, peer.arrivals.counted());
     close_path(path, !was_up);
   } else {
     say(peer, path, PathRecord::Kind::close, {}, why);

@@ -118,6 +118,9 @@ Result<std::uint32_t> EngineCore::peer_for(const PeerAddress& address, bool agai
     }
     return known->second;
   }
+  if (address.engine_id == self_.engine_id && address.epoch != self_.epoch) {
+    return fail(ErrorCode::denied, "the address belongs to an earlier life of this engine, of another epoch");
+  }
   const auto gone = std::find(gone_.begin(), gone_.end(), std::pair(address.engine_id, address.epoch));
   if (gone != gone_.end()) {
     if (!again) {
