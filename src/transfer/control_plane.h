@@ -27,8 +27,9 @@ class ControlPlane {
   class Handler {
    public:
     virtual ~Handler() = default;
-    // Somebody has dialled us. An introduction: accepted, and the link is open. A reject: it is told why and
-    // closed, without on_closed. The hello's address has been checked against ours.
+    // Somebody has dialled us, and has proven that it may where that is asked for. An introduction: accepted,
+    // and the link is open. A reject: it is told why and closed, without on_closed. The hello's address has
+    // been checked against ours.
     virtual std::variant<Introduction, Reject> on_hello(LinkId link, const Hello& hello) = 0;
     // A link that we dialled is open.
     virtual void on_open(LinkId link, const Introduction& peer) = 0;

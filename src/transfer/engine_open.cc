@@ -119,7 +119,9 @@ Result<std::shared_ptr<EngineCore>> EngineCore::open(const EngineOptions& option
                                                  .message_bytes = options.message_bytes,
                                                  .heartbeat_interval = options.heartbeat_interval,
                                                  .heartbeat_limit = options.heartbeat_limit,
-                                                 .connect_limit = options.connect_limit});
+                                                 .connect_limit = options.connect_limit,
+                                                 .shared_key = options.shared_key,
+                                                 .tls = options.tls});
   if (!control) return fail_at(who, control.error());
   parts.control = std::move(*control);
   parts.id = {random_word(), random_word()};
