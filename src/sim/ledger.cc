@@ -238,7 +238,7 @@ void Ledger::drained(OpId id) {
         (!op.ok && op.error == ErrorCode::peer_lost) || !cluster_.alive(op.from);
     if (part.state == Part::State::open && receiver_may_not_know) {
       part.state = Part::State::limbo;
-    } else {
+    } else if (part.state == Part::State::open) {
       close(part, "after it was drained");
     }
   }
@@ -272,8 +272,11 @@ void Ledger::peer_lost(NodeId at, const PeerAddress& peer) {
       close(part, "after its receiver has lost its sender");
     // What we sent: has ended, though the other side may not know yet.
     if (op.from != at || part.to != other || op.abandoned) continue;
-    if (part.state == Part::State::closed && part.closed_at == network_.now() && !op.ok && op.drained)
+    if (op.done && !op.ok &&
+        (part.state == Part::State::open ||
+         (part.state == Part::State::closed && part.closed_at == network_.now() && op.drained))) {
       part.state = Part::State::limbo;
+    }
   }
   for (OpId id = 0; id < ops_.size(); ++id) {
     const Op& op = ops_[id];

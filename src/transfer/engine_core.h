@@ -199,6 +199,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   std::uint32_t peer_of(transfer::LinkId link) const;
   void bind(std::uint32_t peer_index, transfer::LinkId link);
   transfer::Introduction introduce(std::uint32_t peer_index) const;
+  std::uint16_t peer_tag(std::uint32_t peer_index) const;  // names it in immediates
   bool shares_fabric(const PeerAddress& peer) const;
   std::string fabrics() const;
   bool opens_paths(const transfer::Peer& peer) const { return self_.engine_id < peer.address.engine_id; }
@@ -234,7 +235,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   mutable std::mutex mutex_;
   std::optional<Error> closed_;
   std::vector<std::uint32_t> free_slots_;
-  std::vector<std::uint32_t> free_peers_;
+  std::deque<std::uint32_t> free_peers_;                   // the longest free first
   std::map<transfer::EngineId, std::uint32_t> directory_;  // peers that are fresh, dialling or open
   std::deque<std::pair<transfer::EngineId, std::uint64_t>>
       gone_;  // id and epoch of peers that died; the latest few

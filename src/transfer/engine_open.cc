@@ -84,7 +84,7 @@ EngineCore::EngineCore(const EngineOptions& options)
   slots_.resize(options.max_transfers);
   peers_.resize(options.max_peers);
   for (std::uint32_t i = options.max_transfers; i-- > 0;) free_slots_.push_back(i);
-  for (std::uint32_t i = options.max_peers; i-- > 0;) free_peers_.push_back(i);
+  for (std::uint32_t i = 0; i < options.max_peers; ++i) free_peers_.push_back(i);
   commands_.reserve(2 * options.max_transfers);
   taken_commands_.reserve(2 * options.max_transfers);
   due_.reserve(options.max_transfers);
