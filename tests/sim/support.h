@@ -58,7 +58,9 @@ class OnCluster : public ::testing::Test {
     int calls = 0;
     Status status;
     TimePoint when{};
-    std::string word() const { return calls == 0 ? "open" : status ? "ok" : std::string(to_string(status.error().code)); }
+    std::string word() const {
+      return calls == 0 ? "open" : status ? "ok" : std::string(to_string(status.error().code));
+    }
   };
   Done into(Outcome& outcome) {
     return [this, &outcome](const Status& status) {
