@@ -102,6 +102,11 @@ void Scenario::build() {
   load_.cancels = random_.chance(0.3) ? 0 : 0.15;
   load_.deadlines = random_.chance(0.3) ? 0 : 0.3;
   load_.passing_regions = random_.chance(0.7) ? 0 : 0.1;
+  if (seed_ % 20 == 7) {
+    // Many small ones, so that numbers, slots and generations come round.
+    load_.operations = static_cast<std::uint32_t>(random_.between(400, 1000));
+    load_.largest = 256;
+  }
   if (seed_ % 8 != 0) {
     cuts_ = random_.chance(0.7);
     kills_ = random_.chance(0.3);

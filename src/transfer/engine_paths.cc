@@ -90,6 +90,12 @@ void EngineCore::check_paths(std::uint32_t index) {
         next = std::min(next, path.last_progress + options_.stall_limit);
       }
     }
+    if (peer.local && path.state == Path::State::closing) {
+      poll_rail(path.local);
+      poll_rail(path.remote);
+      settle_path(index, i, peer.arrivals.counted());
+      close_path(path, path.opened_in_vain);
+    }
     if (path.state == Path::State::opening || path.state == Path::State::closing) {
       hope = true;
       next = std::min(next, path.changed + options_.stall_limit);
@@ -215,15 +221,10 @@ void EngineCore::fail_path(std::uint32_t index, std::uint32_t path_index, const 
   path.state = Path::State::closing;
   path.changed = now_;
   path.opened_in_vain = !was_up;
-  if (peer.local) {
-    // The other side is this engine too: what has arrived over its rail counts.
-    poll_rail(path.local);
-    poll_rail(path.remote);
-    settle_path(index, path_index, peer.arrivals.counted());
-    close_path(path, !was_up);
-  } else {
-    say(peer, path, PathRecord::Kind::close, {}, why);
-  }
+  // The other side of a path to ourselves is gone as well. It is settled when nothing is being polled: what
+  // has arrived over it may be in the same batch as the failure.
+  if (peer.local) return arm_check(index, now_);
+  say(peer, path, PathRecord::Kind::close, {}, why);
   arm_check(index, now_ + options_.path_rest);
 }
 
