@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   add_inspect(app, chosen);
   add_doctor(app, chosen);
   add_bench(app, chosen);
+  add_simtest(app, chosen);
   add_instance(app, chosen);
   CLI11_PARSE(app, argc, argv);
   try {

@@ -89,7 +89,8 @@ struct Goodbye {
 // A path joins one rail of each side. The side with the smaller engine id opens: `open` with the token of its
 // end, answered by `accept` with the other's token and completed by `ready`. Either side may `close` a path,
 // after it has removed its end; the other removes its own and answers `closed`: from then on nothing that was
-// posted on the path lands any more, on either side. `counted` belongs to no path: it confirms arrivals.
+// posted on the path lands any more, on either side. The first answers `closed` in turn, so that each knows
+// what the other has counted by then. `counted` belongs to no path: it confirms arrivals.
 struct PathRecord {
   enum class Kind : std::uint8_t { open = 1, accept = 2, ready = 3, close = 4, closed = 5, counted = 6 };
   Kind kind = Kind::open;
@@ -99,7 +100,7 @@ struct PathRecord {
   std::vector<std::byte> token;   // of open and accept
   std::string reason;             // of close
   // The lower 15 bits of numbers of the other side's transfers that have been counted here (arrival_log.h):
-  // of close and closed, as far as the log goes back; of counted, those since the last.
+  // of closed, as far as the log goes back; of counted, those since the last.
   std::vector<std::uint16_t> counted;
 };
 

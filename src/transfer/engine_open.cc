@@ -88,7 +88,7 @@ EngineCore::EngineCore(const EngineOptions& options)
   slots_.resize(options.max_transfers);
   peers_.resize(options.max_peers);
   for (std::uint32_t i = options.max_transfers; i-- > 0;) free_slots_.push_back(i);
-  for (std::uint32_t i = options.max_peers; i-- > 0;) free_peers_.push_back(i);
+  for (std::uint32_t i = 0; i < options.max_peers; ++i) free_peers_.push_back(i);
   commands_.reserve(2 * options.max_transfers);
   taken_commands_.reserve(2 * options.max_transfers);
   due_.reserve(options.max_transfers);
@@ -165,7 +165,7 @@ Result<std::shared_ptr<EngineCore>> EngineCore::assemble(const EngineOptions& op
     self->self_.rails.push_back({rail.fabric, rail.rail->address(), capabilities.bytes_per_second});
   }
   self->control_->set_self(self->self_);
-  self->requests_.resize(std::clamp<std::size_t>(requests, 1, kMaxRequests));
+  self->requests_.resize(std::clamp<std::size_t>(requests, 1, kMaxRequests) + kSpareRequests);
   for (std::size_t i = self->requests_.size(); i-- > 0;)
     self->free_requests_.push_back(static_cast<std::uint32_t>(i));
 

@@ -109,6 +109,7 @@ struct Path {
   bool wanted = false;  // to be opened, by the side that opens
   bool has_end = false;
   bool opened_in_vain = false;  // it failed before it was up
+  bool said_closed = false;     // while closing: the other side has our counts
   fabric::PeerId end = 0;
   std::uint32_t incarnation = 0;
   IndexList requests;
