@@ -69,12 +69,13 @@ void ControlChannel::read(Link& link, Handler& handler) {
       continue;
     }
     if (count < 0 && (error == EAGAIN || error == EWOULDBLOCK || error == EINTR)) break;
-    const bool early = link.state == State::proving || link.state == State::securing;
+    const bool early = link.state != State::open;
     return fail_link(
         link, handler,
         {ErrorCode::peer_lost, count != 0 ? fmt::format("its connection broke: {}", std::strerror(error))
                                : early    ? std::string("it closed the connection during the handshake")
-                                          : std::string("its connection was closed: the process has ended")});
+                                          : std::string("its connection was closed: the process has ended")},
+        early ? std::optional(Reject::Why::busy) : std::nullopt);
   }
   if (link.unsent() != 0) flush(link);
 }

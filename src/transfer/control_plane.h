@@ -36,7 +36,8 @@ class ControlPlane {
     virtual void on_message(LinkId link, std::span<const std::byte> message) = 0;
     virtual void on_ack(LinkId link, std::uint64_t id) = 0;
     virtual void on_path(LinkId link, const PathRecord& record) = 0;
-    // A link, open or not yet, has ended. `refused` is set when the other side said so in the handshake.
+    // A link, open or not yet, has ended. `refused` is set when the other side said so in the handshake, or
+    // closed it then.
     virtual void on_closed(LinkId link, const Error& why, std::optional<Reject::Why> refused) = 0;
   };
 

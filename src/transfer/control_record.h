@@ -68,7 +68,8 @@ struct Reject {
     already_connected = 2,
     exhausted = 3,
     unsupported = 4,
-    invalid = 5
+    invalid = 5,
+    busy = 6,  // never sent: it closed the connection before the welcome, as one does that has too many
   };
   Why why = Why::invalid;
   std::string reason;

@@ -211,7 +211,9 @@ void EngineCore::on_closed(LinkId link, const Error& why, std::optional<Reject::
   if (index == kNoIndex) return;
   Peer& peer = peers_[index];
   peer.control = kNoLink;
-  if (refused == Reject::Why::already_connected && peer.state == Peer::State::dialling) {
+  // Its other connection may come through; or it has more newcomers than it can take at once.
+  const bool again = refused == Reject::Why::already_connected || refused == Reject::Why::busy;
+  if (again && peer.state == Peer::State::dialling) {
     deadlines_.set(peer_deadline(index), now_ + kDialAgain);
     return;
   }
