@@ -1,6 +1,7 @@
 // What the rails report: completions of our writes, and arrivals of others'.
 #include <algorithm>
 #include <array>
+#include <type_traits>
 
 #include "base/log.h"
 #include "transfer/engine_core.h"
@@ -15,8 +16,9 @@ using transfer::WorkRequest;
 
 namespace {
 
-constexpr std::size_t kCompletionBatch = 64;
 constexpr int kPollsPerStep = 16;
+constexpr std::size_t kCompletionBatch = 64;
+static_assert(std::is_trivially_copyable_v<fabric::Completion>);
 // A speed is believed when so much went over the path in one go.
 constexpr std::uint64_t kMeasuredBytes = 512u << 10;
 constexpr double kSmoothing = 0.25;
@@ -30,7 +32,9 @@ bool EngineCore::poll_rails() {
 }
 
 bool EngineCore::poll_rail(std::uint16_t rail) {
-  std::array<fabric::Completion, kCompletionBatch> completions;
+  // Not cleared: that would cost more than an empty poll. On the stack, since a completion may poll again.
+  alignas(fabric::Completion) std::array<std::byte, kCompletionBatch * sizeof(fabric::Completion)> memory;
+  const std::span completions(reinterpret_cast<fabric::Completion*>(memory.data()), kCompletionBatch);
   bool any = false;
   for (int i = 0; i < kPollsPerStep; ++i) {
     const std::size_t count = rails_[rail].rail->poll(completions);

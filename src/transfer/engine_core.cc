@@ -18,6 +18,7 @@ using transfer::TransferSlot;
 namespace {
 
 constexpr Nanos kControlInterval = std::chrono::microseconds(20);  // between looks at the sockets while busy
+constexpr Nanos kAttention = std::chrono::microseconds(500);       // after a word from a peer
 constexpr Nanos kHealthInterval = std::chrono::milliseconds(10);   // and at the state of ports
 constexpr Nanos kShutdownLimit = std::chrono::milliseconds(200);   // for what the rails still have
 
@@ -28,7 +29,10 @@ bool EngineCore::step(TimePoint now) {
   bool busy = drain_commands();
   if (now - last_control_ >= kControlInterval) {
     last_control_ = now;
-    busy |= control_->poll(now, *this);
+    if (control_->poll(now, *this)) {
+      busy = true;
+      if (need_asking_) attentive_until_ = now + kAttention;
+    }
   }
   if (now - last_health_ >= kHealthInterval) {
     last_health_ = now;

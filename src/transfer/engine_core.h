@@ -101,6 +101,10 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   TimePoint next_deadline() const;
   bool has_outstanding() const { return outstanding_ != 0; }
   bool has_watches() const { return watching_.load(std::memory_order_relaxed); }
+  // A rail moves bytes only while it is asked, and says nothing of those that a peer writes here: peers with
+  // writes under way keep ringing, and until then it is to be asked all the time.
+  bool rails_need_asking() const { return need_asking_; }
+  TimePoint attentive_until() const { return attentive_until_; }
   // A rail had no room; nothing but asking again tells when it has.
   bool has_refused_posts() const { return starved_; }
   // After true, wake_fd, control_fd and (unless -1) the rails' fds say when to go on.
@@ -259,6 +263,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   // The worker's.
   std::vector<transfer::WorkRequest> requests_;
   std::vector<std::uint32_t> free_requests_;
+  transfer::BatchArrays batch_;  // the turn of schedule()
   transfer::DeadlineHeap deadlines_;
   std::vector<std::uint32_t> link_peers_;  // by slot of the link
   transfer::IndexList busy_peers_;
@@ -273,6 +278,8 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   TimePoint now_{};
   TimePoint last_control_{};
   TimePoint last_health_{};
+  TimePoint attentive_until_{};
+  bool need_asking_ = false;  // a rail has no descriptor to wait on
   TimePoint shutdown_deadline_{};
   bool shutting_down_ = false;
   bool finished_ = false;

@@ -160,6 +160,7 @@ Result<std::shared_ptr<EngineCore>> EngineCore::assemble(const EngineOptions& op
     rail.fabric = std::move(part.fabric);
     rail.device = std::move(part.device);
     rail.rail = std::move(part.rail);
+    self->need_asking_ |= rail.rail->wait_fd() < 0;
     const auto& capabilities = rail.rail->capabilities();
     requests += capabilities.max_outstanding;
     self->self_.rails.push_back({rail.fabric, rail.rail->address(), capabilities.bytes_per_second});

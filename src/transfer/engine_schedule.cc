@@ -4,7 +4,6 @@
 // and so do the transfers of a peer. Each piece goes to the path that would have delivered it first, by its
 // measured speed and what it already has to do.
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "transfer/engine_core.h"
@@ -14,6 +13,8 @@ namespace switchyard {
 using transfer::arrival_immediate;
 using transfer::ArrivalKind;
 using transfer::ArrivalRecord;
+using transfer::BatchArrays;
+using transfer::kBatch;
 using transfer::kMixedPaths;
 using transfer::kNoIndex;
 using transfer::Path;
@@ -24,14 +25,13 @@ using transfer::WorkRequest;
 
 namespace {
 
-constexpr std::size_t kBatch = 32;                     // requests of one turn of one transfer
-constexpr std::uint64_t kTurnBytes = 1u << 20;         // and bytes, more or less
+constexpr std::uint64_t kTurnBytes = 1u << 20;         // of one turn of one transfer, more or less
 constexpr std::uint64_t kSharedTurnBytes = 64u << 10;  // where several paths share the work
 constexpr std::uint64_t kStepBytes = 4u << 20;         // posted between two looks at completions and sockets
 constexpr std::uint64_t kBulkBytes = 4u << 20;         // of bulk under way on one path
 constexpr std::uint64_t kSmallestChunk = 64u << 10;    // of a long run that is split over paths
 constexpr std::uint64_t kLargestChunk = 1u << 20;
-constexpr Nanos kAsleepAfter = std::chrono::microseconds(300);  // a reader that nothing came for may nap
+constexpr Nanos kRingInterval = std::chrono::microseconds(250);  // shorter than the attention that it earns
 
 }  // namespace
 
@@ -44,12 +44,12 @@ struct EngineCore::Batch {
   std::size_t room;
   std::size_t count = 0;
   std::uint64_t bytes = 0;
-  std::array<fabric::WriteRequest, kBatch> requests;
-  std::array<std::uint32_t, kBatch> indices;  // of the work requests
-  std::array<bool, kBatch> counts;            // carries the immediate that completes the arrival
-  std::array<transfer::WritePlan::Position, kBatch>
-      positions;  // of the plan, before a request was taken from it
-  std::array<bool, kBatch> from_plan;
+  // By request; the engine keeps them, since clearing them at each turn would cost more than the turn.
+  decltype(BatchArrays::requests)& requests;
+  decltype(BatchArrays::indices)& indices;      // of the work requests
+  decltype(BatchArrays::counts)& counts;        // carries the immediate that completes the arrival
+  decltype(BatchArrays::positions)& positions;  // of the plan, before a request was taken from it
+  decltype(BatchArrays::from_plan)& from_plan;
 };
 
 std::uint32_t EngineCore::take_request(bool again) {
@@ -323,11 +323,10 @@ bool EngineCore::post_batch(Batch& batch, TransferSlot& slot) {
   rail.bytes_written.add(bytes);
   rail.work_requests.add(posted);
   if (!batch.peer.check_armed) arm_check(slot.peer, now_ + options_.stall_limit / 4);
-  // A rail that cannot wake its reader lets the control channel do it, when a pause is over.
-  if (!batch.peer.local) {
-    if (rail.rail->wait_fd() < 0 && now_ - batch.peer.last_post > kAsleepAfter)
-      control_->ring(batch.peer.control);
-    batch.peer.last_post = now_;
+  // A rail that cannot wake its reader lets the control channel do it, and keep it awake.
+  if (!batch.peer.local && rail.rail->wait_fd() < 0 && now_ - batch.peer.last_ring > kRingInterval) {
+    control_->ring(batch.peer.control);
+    batch.peer.last_ring = now_;
   }
   return true;
 }
@@ -370,7 +369,12 @@ bool EngineCore::post_some(std::uint32_t peer_index, Priority priority) {
               .path = path,
               .capabilities = capabilities,
               .room = std::min<std::size_t>({kBatch - 1, capabilities.window - path.outstanding.get(),
-                                             capabilities.max_outstanding - rail.outstanding.get()})};
+                                             capabilities.max_outstanding - rail.outstanding.get()}),
+              .requests = batch_.requests,
+              .indices = batch_.indices,
+              .counts = batch_.counts,
+              .positions = batch_.positions,
+              .from_plan = batch_.from_plan};
   add_data(batch, slot, index);
   bool arrival_waits = false;
   if (wants_arrival && slot.again.empty() && slot.plan.finished())

@@ -152,7 +152,7 @@ struct Peer {
   std::string path_trouble;  // why the last path failed
   TimePoint paths_down_since{};
   TimePoint connect_deadline{};
-  TimePoint last_post{};
+  TimePoint last_ring{};
   bool check_armed = false;
 
   bool wants_posting() const { return !writes[0].empty() || !writes[1].empty() || !messages.empty(); }
@@ -168,5 +168,16 @@ struct EngineRail {
   Relaxed<std::uint32_t> outstanding{0};
 };
 
+// What a turn of a transfer posts together.
+inline constexpr std::size_t kBatch = 32;
+struct BatchArrays {
+  std::array<fabric::WriteRequest, kBatch> requests;
+  std::array<std::uint32_t, kBatch> indices;
+  std::array<bool, kBatch> counts;
+  std::array<WritePlan::Position, kBatch> positions;
+  std::array<bool, kBatch> from_plan;
+};
+
 }  // namespace transfer
+
 }  // namespace switchyard

@@ -21,6 +21,7 @@ using std::chrono::milliseconds;
 // Cores are scarce and the program computes on them: a long spin would cost more than a wake-up does.
 constexpr Nanos kSpin = microseconds(10);
 constexpr Nanos kYield = microseconds(60);
+constexpr Nanos kAskedYield = milliseconds(1);  // with writes under way on rails that move only when asked
 // Rails that cannot wake a sleeper, or have no room, are looked at in growing intervals.
 constexpr Nanos kFirstNap = microseconds(50);
 constexpr Nanos kLongestNap = milliseconds(1);       // with something under way
@@ -59,7 +60,8 @@ void run_worker(std::shared_ptr<EngineCore> core) {
       continue;
     }
     if (now - last_busy < kSpin) continue;
-    if (now - last_busy < kYield) {
+    const bool asked = core->rails_need_asking() && core->has_outstanding();
+    if (now - last_busy < (asked ? kAskedYield : kYield) || now < core->attentive_until()) {
       sched_yield();
       continue;
     }
