@@ -9,6 +9,8 @@
 #include "cli/terminal.h"
 #include "kv_bench.h"
 #include "model_bench.h"
+#include "post_bench.h"
+#include "transfer_bench.h"
 
 namespace switchyard::cli {
 namespace {
@@ -68,13 +70,76 @@ void add_model(CLI::App& app, Chosen& chosen) {
   model->callback([&chosen, arguments] { chosen = [arguments] { return run_model(*arguments); }; });
 }
 
+struct TransferArguments {
+  bench::TransferBenchOptions options;
+  std::string serve;
+};
+
+int run_transfer(TransferArguments& arguments) {
+  log::start("bench", "warn");
+  const auto status = arguments.serve.empty() ? bench::run_transfer_bench(arguments.options)
+                                              : bench::serve_transfer_bench_at(arguments.serve);
+  return status ? 0 : report(status.error());
+}
+
+void add_transfer(CLI::App& app, Chosen& chosen) {
+  auto* transfer = app.add_subcommand(
+      "transfer", "Writes and messages between two processes, beside the bare rails and libfabric");
+  auto arguments = std::make_shared<TransferArguments>();
+  bench::TransferBenchOptions& options = arguments->options;
+  const auto sizes = CLI::AsSizeValue(false);
+  transfer->add_option("--fabric", options.fabrics,
+                       "Fabrics, one after the other; \"net,net\" is one of two rails (default: what works)");
+  transfer->add_option("--sizes", options.sizes, "Bytes of writes, as 64k or 1M (default: 4k to 4M)")
+      ->transform(sizes);
+  transfer->add_option("--depths", options.depths, "Writes under way (default: 1 16)")
+      ->check(CLI::Range(1, 256));
+  transfer->add_option("--pages", options.pages, "Bytes of pages in lists (default: 4k 16k 64k)")
+      ->transform(sizes);
+  transfer
+      ->add_option("--span", options.span, "Memory that writes move through (default: one place for each)")
+      ->transform(sizes);
+  transfer->add_option("--seconds", options.seconds, "Length of one measurement, about (default: 0.1)")
+      ->check(CLI::Range(0.001, 60.0));
+  transfer->add_option("--repeats", options.repeats, "Measurements of each kind, in turns (default: 5)")
+      ->check(CLI::Range(1, 1000));
+  transfer->add_flag("--writes-only", options.writes_only, "Only single writes");
+  transfer->add_option("--json", options.json, "File to write everything to");
+  transfer->add_option("--plot", options.plot, "File for a picture (SVG)");
+  auto* peer = transfer->add_option("--peer", options.peer,
+                                    "HOST:PORT of 'bench transfer --serve' (default: a child process)");
+  transfer->add_option("--serve", arguments->serve, "Be the other side of one benchmark, at HOST:PORT")
+      ->excludes(peer);
+  transfer->callback([&chosen, arguments] { chosen = [arguments] { return run_transfer(*arguments); }; });
+}
+
+void add_post(CLI::App& app, Chosen& chosen) {
+  auto* post = app.add_subcommand("post", "Posts over a rail that does nothing, for counting instructions");
+  auto options = std::make_shared<bench::PostBenchOptions>();
+  post->add_option("--writes", options->writes, "Work requests (default: 100000)")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 40));
+  post->add_option("--pages", options->pages, "Pages of one transfer (default: 1)")
+      ->check(CLI::Range(1u, 1u << 20));
+  post->add_flag("!--unordered", options->ordered, "The rail keeps no order");
+  post->add_flag("--counter", options->counter, "Transfers are counted by the other side");
+  post->callback([&chosen, options] {
+    chosen = [options] {
+      log::start("bench", "warn");
+      const auto status = bench::run_post_bench(*options);
+      return status ? 0 : report(status.error());
+    };
+  });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app, Chosen& chosen) {
-  auto* command = app.add_subcommand("bench", "Measure this machine: bench kv, bench model");
+  auto* command = app.add_subcommand("bench", "Measure this machine: bench kv, model, transfer, post");
   command->require_subcommand(1);
   add_kv(*command, chosen);
   add_model(*command, chosen);
+  add_transfer(*command, chosen);
+  add_post(*command, chosen);
 }
 
 }  // namespace switchyard::cli

@@ -45,7 +45,7 @@ int run(const SimtestArguments& arguments) {
   std::atomic<std::uint64_t> next{0};
   std::mutex mutex;  // all below
   std::uint64_t done = 0, failed = 0, operations = 0, failovers = 0, again = 0;
-  ProgressBar bar("Simulating");
+  ProgressBar bar("Simulating", "seeds");
   auto work = [&] {
     for (std::uint64_t i; (i = next.fetch_add(1)) < arguments.seeds;) {
       const auto result = sim::run_simtest(arguments.first + i, arguments.events);

@@ -69,7 +69,11 @@ Result<std::vector<RailName>> rail_names(const EngineOptions& options) {
     const std::string item = list.substr(at, comma - at);
     const std::size_t sign = std::min(item.find('@'), item.size());
     if (sign == 0) return fail(ErrorCode::invalid, "'{}' does not name rails", options.fabric);
-    names.push_back({item.substr(0, sign), sign < item.size() ? item.substr(sign + 1) : std::string()});
+    RailName name{item.substr(0, sign), sign < item.size() ? item.substr(sign + 1) : std::string()};
+    // Without a device, all that there are.
+    const auto devices = name.where.empty() ? fabric::list_devices(name.fabric) : std::vector<std::string>();
+    for (const std::string& device : devices) names.push_back({name.fabric, device});
+    if (devices.empty()) names.push_back(std::move(name));
     at = comma + 1;
   }
   if (names.size() > transfer::kMaxRails)

@@ -8,6 +8,7 @@
 // of each.
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -104,10 +105,11 @@ class Pair {
     key_ = reader.read<std::uint64_t>();
   }
 
-  // Polls until it is true. Gives the processor away where there is nothing: there may be only one.
+  // Polls until it is true. Sleeps where there has been nothing for a while: there may be only one processor.
   void until(const std::function<bool()>& done) {
     const TimePoint deadline = monotonic_now() + kPatience;
     std::array<Completion, 32> some;
+    int quiet = 0;
     while (!done()) {
       const std::size_t count = rail_->poll(some);
       for (std::size_t i = 0; i < count; ++i) {
@@ -115,7 +117,13 @@ class Pair {
         if (some[i].kind != Completion::Kind::arrived) ++finished_;
         if (some[i].kind == Completion::Kind::failed) failure_ = some[i];
       }
-      if (count == 0) sched_yield();
+      quiet = count == 0 ? quiet + 1 : 0;
+      if (quiet > 100 && rail_->wait_fd() >= 0 && rail_->prepare_sleep()) {
+        pollfd bell{.fd = rail_->wait_fd(), .events = POLLIN};
+        poll(&bell, 1, 1000);
+      } else if (count == 0) {
+        sched_yield();
+      }
       if (monotonic_now() > deadline) quit("time is up");
     }
   }
