@@ -521,6 +521,17 @@ void SimFabric::complete(std::uint32_t index, bool delivered) {
         .cookie = write.request.cookie});
 }
 
+// Those under way, in the order of posting.
+std::vector<std::uint32_t> SimFabric::writes_of(std::uint64_t end) {
+  std::vector<std::uint32_t> found;
+  for (std::uint32_t index = 0; index < writes_.size(); ++index) {
+    if (writes_[index].used && writes_[index].from_end == end) found.push_back(index);
+  }
+  std::sort(found.begin(), found.end(),
+            [this](std::uint32_t a, std::uint32_t b) { return writes_[a].serial < writes_[b].serial; });
+  return found;
+}
+
 // A path with order ends as a whole. What has landed stays; the rest does not land any more.
 void SimFabric::break_path(std::uint64_t id, std::uint32_t except) {
   Network::End& end = network_.ends[id];
@@ -528,12 +539,8 @@ void SimFabric::break_path(std::uint64_t id, std::uint32_t except) {
   network_.note(Event::path_broken, id_, id);
   end.stalled = false;
   Random& random = network_.random();
-  std::vector<std::uint32_t> under_way;
-  for (std::uint32_t index = 0; index < writes_.size(); ++index) {
-    if (writes_[index].used && writes_[index].from_end == id && index != except) under_way.push_back(index);
-  }
-  std::sort(under_way.begin(), under_way.end(),
-            [this](std::uint32_t a, std::uint32_t b) { return writes_[a].serial < writes_[b].serial; });
+  auto under_way = writes_of(id);
+  std::erase(under_way, except);
   // As many of them, in their order, as the network happens to have taken still land.
   bool lands = true;
   for (const std::uint32_t index : under_way) {
@@ -568,12 +575,14 @@ void SimFabric::detach_source(Write& write) {
 
 // This side's end is gone: what is under way on it may land or not, until the other end has gone as well.
 void SimFabric::abandon(std::uint64_t end) {
-  const bool all = network_.random().chance(0.3);
-  for (std::uint32_t index = 0; index < writes_.size(); ++index) {
+  bool none_left = network_.random().chance(0.3);
+  for (const std::uint32_t index : writes_of(end)) {
     Write& write = writes_[index];
-    if (!write.used || write.from_end != end) continue;
     if (!write.completed) --outstanding_;
-    if (all || network_.random().chance(0.3)) write.aborted = true;
+    const bool lost = none_left || network_.random().chance(0.3);
+    if (lost && write.remaining != 0) write.aborted = true;
+    // Behind what is lost nothing arrives where there is an order.
+    none_left |= lost && write.remaining != 0 && capabilities_.ordered;
     detach_source(write);
     release(index);
   }

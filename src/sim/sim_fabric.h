@@ -99,6 +99,7 @@ class SimFabric final : public fabric::Fabric {
   void break_path(std::uint64_t end, std::uint32_t except);
   void detach_source(Write& write);
   void abandon(std::uint64_t end);
+  std::vector<std::uint32_t> writes_of(std::uint64_t end);
   void release(std::uint32_t index);
   Registration* find_memory(std::uint64_t key);
   void push(const fabric::Completion& completion);
