@@ -26,6 +26,7 @@ using NodeId = std::uint32_t;
 class Cluster {
  public:
   explicit Cluster(std::uint64_t seed) : network_(seed) {}
+  Cluster(std::uint64_t seed, TimePoint start) : network_(seed, start) {}
 
   Nanos step_time = Nanos(200);   // of a step that found something to do
   Nanos wake_low{}, wake_high{};  // until a sleeping worker runs

@@ -9,7 +9,7 @@
 
 namespace switchyard::sim {
 
-Network::Network(std::uint64_t seed) : random_(seed) {}
+Network::Network(std::uint64_t seed, TimePoint start) : now_(start), random_(seed) {}
 Network::~Network() = default;
 
 void Network::at(TimePoint when, std::function<void()> action) {

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -82,13 +83,16 @@ struct Connection;
 
 class Network {
  public:
-  explicit Network(std::uint64_t seed);
+  explicit Network(std::uint64_t seed, TimePoint start = TimePoint(std::chrono::seconds(1)));
   ~Network();
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
 
   FaultModel faults;
   Observer* observer = nullptr;
+  // Memory may be registered on any thread, as with every rail: whoever does that, or steps the network while
+  // others may, holds this.
+  std::recursive_mutex mutex;
 
   // ---- time
   TimePoint now() const { return now_; }
@@ -175,7 +179,7 @@ class Network {
     return a.when != b.when ? a.when > b.when : a.number > b.number;
   }
 
-  TimePoint now_{std::chrono::seconds(1)};
+  TimePoint now_;
   Random random_;
   Trace trace_;
   std::uint64_t scheduled_ = 0;

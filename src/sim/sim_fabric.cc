@@ -45,6 +45,7 @@ class SimFabric::Memory final : public fabric::LocalMemory {
     address_ = own.address;
   }
   ~Memory() override {
+    const std::lock_guard lock(home_->network_.mutex);
     Registration& own = home_->memory_[slot_];
     if (own.key != key_) return;  // its process has ended
     home_->network_.note(Event::memory_removed, home_->id_, slot_);
@@ -88,6 +89,7 @@ std::shared_ptr<SimFabric> SimFabric::open(Network& network, ProcessId process, 
 std::vector<std::byte> SimFabric::address() const { return to_bytes(WireAddress{.fabric = id_}); }
 
 Result<std::unique_ptr<fabric::LocalMemory>> SimFabric::register_memory(const fabric::MemoryRange& range) {
+  const std::lock_guard lock(network_.mutex);
   if (range.dmabuf >= 0) return fail(ErrorCode::unsupported, "fabric 'sim': no device has memory here");
   if (closed_) return fail(ErrorCode::io, "fabric 'sim': the rail is closed");
   const std::size_t slot = memory_.size();

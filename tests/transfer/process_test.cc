@@ -26,7 +26,7 @@ class Processes : public OnFabric {
     return write;
   }
 };
-INSTANTIATE_TEST_SUITE_P(All, Processes, all_fabrics(), fabric_name);
+INSTANTIATE_TEST_SUITE_P(All, Processes, process_fabrics(), fabric_name);
 
 TEST_P(Processes, WriteThereAndBack) {
   Side a = side(kBytes);

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "fabric/fabric.h"
 #include "switchyard/transfer.h"
+#include "transfer/live_simulation.h"
 
 namespace switchyard::testing {
 
@@ -108,6 +109,7 @@ inline bool filled(std::span<const std::byte> bytes, std::uint64_t seed) {
 // An engine with memory of its own.
 struct Side {
   std::vector<std::byte> memory;  // outlives the engine
+  std::shared_ptr<void> end;      // of an engine that has no thread of its own: waits until it has ended
   std::unique_ptr<TransferEngine> engine;
   Region region;
 
@@ -123,12 +125,19 @@ inline Side make_side(const std::string& fabric, std::size_t bytes, EngineOption
   options.fabric = plain_fabric(fabric);
   if (options.fabric != fabric) options.shared_key = "a key that all tests share";
   options.tls.enabled |= fabric.ends_with("+tls");
-  auto engine = TransferEngine::open(options);
-  if (!engine) {
-    ADD_FAILURE() << engine.error().message;
-    std::abort();
+  Side side{.memory = std::vector<std::byte>(bytes)};
+  if (LiveSimulation::knows(fabric)) {
+    auto started = LiveSimulation::instance().start(fabric, options);
+    side.engine = std::move(started.engine);
+    side.end = std::move(started.end);
+  } else {
+    auto engine = TransferEngine::open(options);
+    if (!engine) {
+      ADD_FAILURE() << engine.error().message;
+      std::abort();
+    }
+    side.engine = std::move(*engine);
   }
-  Side side{std::vector<std::byte>(bytes), std::move(*engine), {}};
   auto region = side.engine->register_region(side.memory.data(), bytes);
   if (!region) {
     ADD_FAILURE() << region.error().message;
@@ -167,7 +176,8 @@ class OnFabric : public ::testing::TestWithParam<std::string> {
   Side side(std::size_t bytes, EngineOptions options = {}) { return make_side(GetParam(), bytes, options); }
 };
 
-// SWITCHYARD_TEST_FABRICS, words as for EngineOptions::fabric, tests those instead: on machines that have more.
+// SWITCHYARD_TEST_FABRICS, words as for EngineOptions::fabric, tests those instead: on machines that have
+// more.
 inline auto fabrics_or(std::vector<std::string> usual) {
   if (const char* asked = std::getenv("SWITCHYARD_TEST_FABRICS"); asked != nullptr && *asked != '\0') {
     std::istringstream words(asked);
@@ -175,9 +185,15 @@ inline auto fabrics_or(std::vector<std::string> usual) {
   }
   return ::testing::ValuesIn(usual);
 }
-inline auto all_fabrics() { return fabrics_or({"shm", "net", "tcp;ofi_rxm", "shm+tls", "net+key"}); }
+inline auto all_fabrics() {
+  return fabrics_or({"shm", "net", "tcp;ofi_rxm", "shm+tls", "net+key", "sim", "sim_in_order"});
+}
+// Those whose engines may be processes of their own.
+inline auto process_fabrics() { return fabrics_or({"shm", "net", "tcp;ofi_rxm", "shm+tls", "net+key"}); }
 // Engines with several rails as well.
-inline auto rail_sets() { return fabrics_or({"shm", "net", "net,net,net", "tcp;ofi_rxm"}); }
+inline auto rail_sets() {
+  return fabrics_or({"shm", "net", "net,net,net", "tcp;ofi_rxm", "sim", "sim_in_order", "sim_rails"});
+}
 inline std::string fabric_name(const ::testing::TestParamInfo<std::string>& info) {
   std::string name = info.param;
   for (char& c : name) {
