@@ -159,7 +159,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   // engine_schedule.cc
   bool schedule();
   bool post_some(std::uint32_t peer_index, Priority priority);
-  std::uint32_t choose_path(const transfer::Peer& peer, Priority priority, std::uint64_t bytes) const;
+  std::uint32_t choose_path(transfer::Peer& peer, Priority priority, std::uint64_t bytes) const;
   bool has_room(const transfer::Path& path, Priority priority) const;
   // `again`: for what is sent again, which may take the last ones.
   std::uint32_t take_request(bool again = false);

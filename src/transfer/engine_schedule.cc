@@ -125,17 +125,21 @@ bool EngineCore::has_room(const Path& path, Priority priority) const {
   return path.outstanding.get() < window && rail.outstanding.get() < most;
 }
 
-std::uint32_t EngineCore::choose_path(const Peer& peer, Priority priority, std::uint64_t bytes) const {
+// The path that would have delivered so many bytes first. Paths that are about equal take turns.
+std::uint32_t EngineCore::choose_path(Peer& peer, Priority priority, std::uint64_t bytes) const {
+  constexpr double kClearlyFaster = 7.0 / 8;
+  const auto count = static_cast<std::uint32_t>(peer.paths.size());
+  const std::uint32_t first = peer.turn++ % count;
   std::uint32_t best = kNoIndex;
   double best_time = 0;
-  for (std::uint32_t i = 0; i < peer.paths.size(); ++i) {
-    const Path& path = peer.paths[i];
+  for (std::uint32_t i = first; i < first + count; ++i) {
+    const Path& path = peer.paths[i % count];
     if (path.state != Path::State::up || !has_room(path, priority)) continue;
     if (peer.local_path_up && !rails_[path.local].rail->capabilities().local) continue;
     const double rate = path.rate > 0 ? path.rate : path.line;
     const double time = static_cast<double>(path.outstanding_bytes.get() + bytes) / rate;
-    if (best != kNoIndex && time >= best_time) continue;
-    best = i;
+    if (best != kNoIndex && time >= best_time * kClearlyFaster) continue;
+    best = i % count;
     best_time = time;
   }
   return best;

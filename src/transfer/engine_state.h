@@ -147,6 +147,7 @@ struct Peer {
   ArrivalNumbers numbers;     // to it
   std::vector<Path> paths;    // changed in length under the submission lock
   std::uint32_t paths_up = 0;
+  std::uint32_t turn = 0;  // of the paths that are equal
   bool local_path_up = false;
   bool ever_up = false;
   std::string path_trouble;  // why the last path failed
