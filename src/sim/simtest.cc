@@ -106,6 +106,7 @@ void Scenario::build() {
     // Many small ones, so that numbers, slots and generations come round.
     load_.operations = static_cast<std::uint32_t>(random_.between(400, 1000));
     load_.largest = 256;
+    load_.per_counter = 400;
   }
   if (seed_ % 8 != 0) {
     cuts_ = random_.chance(0.7);

@@ -125,10 +125,11 @@ CounterNumber Workload::some_counter(NodeId at) {
     return kNone;
   }
   const auto number = static_cast<CounterNumber>(counters.size());
-  counters.push_back(
-      {.node = at,
-       .counter = *counter,
-       .planned = random_.chance(0.5) ? 1 : static_cast<std::uint32_t>(random_.between(2, 8))});
+  counters.push_back({.node = at,
+                      .counter = *counter,
+                      .planned = random_.chance(0.5)
+                                     ? 1
+                                     : static_cast<std::uint32_t>(random_.between(2, options_.per_counter))});
   // Armed at once, later, more than once, or never.
   if (random_.chance(0.4)) arm(number);
   for (int i = 0; i < 2; ++i) {

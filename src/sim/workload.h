@@ -14,6 +14,7 @@ namespace switchyard::sim {
 struct WorkloadOptions {
   std::uint32_t operations = 100;
   std::uint64_t largest = 64 << 10;  // bytes of a transfer
+  std::uint64_t per_counter = 8;     // transfers aimed at it, at most
   double cancels = 0.1;
   double deadlines = 0.3;
   double passing_regions = 0.05;  // targets that are unregistered at some time

@@ -50,17 +50,19 @@ void EngineCore::make_paths(std::uint32_t index) {
     const auto primary = primary_paths(here, there);
     for (const auto& ours : here) {
       for (const auto& theirs : there) {
+        // A path to ourselves has one end, which is both.
+        if (peer.local && ours.index != theirs.index) continue;
         Path& path = paths.emplace_back();
         path.local = ours.index;
         path.remote = theirs.index;
         path.wanted = std::find(primary.begin(), primary.end(),
-                                transfer::RailPair(ours.index, theirs.index)) != primary.end();
+                                transfer::RailPair(ours.index, theirs.index)) != primary.end() ||
+                      peer.local;
         path.rest = options_.path_rest;
         std::uint64_t line = theirs.bytes_per_second;
         if (ours.bytes_per_second != 0)
           line = line == 0 ? ours.bytes_per_second : std::min(line, ours.bytes_per_second);
         path.line = line == 0 ? kUnknownLine : static_cast<double>(line);
-        if (peer.local) path.wanted = ours.index == theirs.index;
       }
     }
   }

@@ -35,7 +35,7 @@ TEST_P(Simtest, KeepsAllRules) {
 TEST(SimtestSeeds, ThatFoundSomething) {
   spdlog::set_level(spdlog::level::off);
   for (const std::uint64_t seed :
-       {20, 30, 90, 3166, 15098, 18454, 24546, 27575, 38866, 39101, 39812, 40121}) {
+       {20, 30, 90, 3166, 15098, 18454, 24546, 27575, 38866, 39101, 39812, 40121, 77670, 207344}) {
     const SimtestResult result = run_simtest(seed, 0);
     EXPECT_FALSE(result.violation) << "seed " << seed << ": " << *result.violation;
   }
