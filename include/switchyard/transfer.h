@@ -35,6 +35,15 @@
 
 namespace switchyard {
 
+// Encryption of the control channel, TLS 1.3. With certificates, both sides show one that `ca_file` has
+// signed; without them, keys come from the shared key. Files are PEM and are read when the engine opens.
+struct TlsOptions {
+  bool enabled = false;
+  std::string certificate_file;  // all three or none; a chain, the engine's own certificate first
+  std::string key_file;          // not encrypted
+  std::string ca_file;
+};
+
 struct EngineOptions {
   std::string name = "engine";  // for log lines
   // The rails, separated by commas. Each is "shm" (shared memory between processes of one user on one host),
@@ -46,9 +55,16 @@ struct EngineOptions {
   std::string fabric = "auto";
   std::string control_host = "127.0.0.1";  // address that the control channel listens on and is reached at
   std::uint16_t control_port = 0;          // 0: any free one
-  std::size_t message_bytes = 64 << 10;    // largest message, the same for all peers of an engine
-  std::uint32_t message_slots = 64;        // receive buffers for messages
-  std::uint32_t max_transfers = 4096;      // submitted and not yet done
+  // A secret that all engines which talk to each other share: any bytes, kMinKeyBytes at least, random ones
+  // at best. Each side of a connection proves that it has it before the other gives out an address or a key.
+  // Empty: whoever reaches the control port is let in.
+  std::string shared_key;
+  static constexpr std::size_t kMinKeyBytes = 16;
+  static constexpr std::size_t kMaxKeyBytes = 4096;
+  TlsOptions tls;                        // the same on all engines, like the key
+  std::size_t message_bytes = 64 << 10;  // largest message, the same for all peers of an engine
+  std::uint32_t message_slots = 64;      // receive buffers for messages
+  std::uint32_t max_transfers = 4096;    // submitted and not yet done
   std::uint32_t max_counters = 1024;
   std::uint32_t max_peers = 512;
   Nanos heartbeat_interval = std::chrono::milliseconds(500);
@@ -59,6 +75,9 @@ struct EngineOptions {
   // How long a broken path rests before it is opened again; doubles up to 64 times as long while that fails.
   Nanos path_rest = std::chrono::milliseconds(50);
 };
+
+// 32 random bytes, for EngineOptions::shared_key. Errors: io.
+Result<std::string> make_shared_key();
 
 // Where an engine is reached: its random id, its epoch (new at every start), its control endpoint, its rails.
 class PeerAddress {

@@ -1,7 +1,11 @@
 #include "pool/instance.h"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <memory>
 
 #include "base/log.h"
@@ -24,11 +28,27 @@ Result<std::vector<std::byte>> from_hex(const std::string& text) {
   return bytes;
 }
 
+// All that a descriptor gives, which is then closed.
+Result<std::string> read_key(int descriptor) {
+  std::string key(EngineOptions::kMaxKeyBytes + 1, '\0');
+  std::size_t length = 0;
+  ssize_t count = 0;
+  while (length < key.size() && (count = read(descriptor, key.data() + length, key.size() - length)) != 0) {
+    if (count < 0 && errno != EINTR)
+      return fail(ErrorCode::invalid, "descriptor {}: {}", descriptor, std::strerror(errno));
+    if (count > 0) length += static_cast<std::size_t>(count);
+  }
+  close(descriptor);
+  key.resize(length);
+  return key;
+}
+
 struct Arguments {
   pool::InstanceOptions options;
   std::string model;
   std::string role;
   std::string supervisor;
+  int key_descriptor = -1;
 };
 
 int run(Arguments& arguments) {
@@ -41,6 +61,11 @@ int run(Arguments& arguments) {
   auto supervisor = PeerAddress::parse(*bytes);
   if (!supervisor) return report(supervisor.error());
   arguments.options.supervisor = *std::move(supervisor);
+  if (arguments.key_descriptor >= 0) {
+    auto key = read_key(arguments.key_descriptor);
+    if (!key) return report(key.error());
+    arguments.options.shared_key = *std::move(key);
+  }
   if (auto status = pool::run_instance(arguments.options, arguments.model); !status) {
     log::error("{}", status.error().message);
     return 1;
@@ -61,6 +86,8 @@ void add_instance(CLI::App& app, Chosen& chosen) {
   command->add_option("--threads", arguments->options.threads)->required();
   command->add_option("--kv-memory", arguments->options.kv_bytes)->required();
   command->add_option("--supervisor", arguments->supervisor)->required();
+  command->add_option("--key-descriptor", arguments->key_descriptor);
+  command->add_flag("--control-tls", arguments->options.control_tls);
   command->callback([&chosen, arguments] { chosen = [arguments] { return run(*arguments); }; });
 }
 

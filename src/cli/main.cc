@@ -5,6 +5,7 @@
 #include <csignal>
 #include <exception>
 
+#include "base/descriptor_limit.h"
 #include "cli/commands.h"
 
 namespace {
@@ -21,6 +22,7 @@ void restore_signals() {
 int main(int argc, char** argv) {
   using namespace switchyard::cli;
   restore_signals();
+  switchyard::raise_descriptor_limit();
   CLI::App app(
       "Switchyard serves large language models from separate prefill and decode processes and moves their "
       "state between them.",
@@ -34,6 +36,7 @@ int main(int argc, char** argv) {
   add_inspect(app, chosen);
   add_doctor(app, chosen);
   add_bench(app, chosen);
+  add_simtest(app, chosen);
   add_instance(app, chosen);
   CLI11_PARSE(app, argc, argv);
   try {

@@ -34,6 +34,8 @@ void add_pool_options(CLI::App& command, PoolArguments& arguments) {
       ->check(CLI::Range(0, 1024));
   command.add_option("--kv-memory", arguments.kv_memory,
                      "KV memory of each instance, as 512MiB (default: 1GiB)");
+  command.add_flag("--control-tls", arguments.control_tls,
+                   "Encrypt the messages between processes (they authenticate each other always)");
 }
 
 Status apply(const PoolArguments& arguments, pool::PoolConfig& config) {
@@ -45,6 +47,7 @@ Status apply(const PoolArguments& arguments, pool::PoolConfig& config) {
     if (!bytes) return fail_at("--kv-memory", bytes.error());
     config.kv_bytes = *bytes;
   }
+  if (arguments.control_tls) config.control_tls = true;
   if (arguments.unified) {
     config.prefill = config.decode = 0;
     config.unified = 1;

@@ -16,6 +16,7 @@ struct PoolArguments {
   std::string kv_memory;
   int threads = -1;
   bool unified = false;
+  bool control_tls = false;
 };
 
 void add_pool_options(CLI::App& command, PoolArguments& arguments);

@@ -12,8 +12,16 @@ int report(const Error& error) {
   return error.code == ErrorCode::invalid ? 2 : 1;
 }
 
-ProgressBar::ProgressBar(std::string label)
-    : label_(std::move(label)), terminal_(isatty(STDERR_FILENO) == 1), start_(monotonic_now()) {}
+ProgressBar::ProgressBar(std::string label, std::string unit)
+    : label_(std::move(label)),
+      unit_(std::move(unit)),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      start_(monotonic_now()) {}
+
+std::string ProgressBar::amount(std::uint64_t done, std::uint64_t total) const {
+  return unit_.empty() ? fmt::format("{} of {} MB", done / 1000000, total / 1000000)
+                       : fmt::format("{} of {} {}", done, total, unit_);
+}
 
 ProgressBar::~ProgressBar() {
   if (open_ && terminal_) fmt::print(stderr, "\n");
@@ -30,15 +38,14 @@ void ProgressBar::update(std::uint64_t done, std::uint64_t total) {
     if (open_ && percent / 10 == tenth_) return;
     tenth_ = percent / 10;
     open_ = true;
-    fmt::print(stderr, "{}: {} % of {} MB\n", label_, percent, total / 1000000);
+    fmt::print(stderr, "{}: {} %, {}\n", label_, percent, amount(done, total));
     return;
   }
   if (open_ && done != total && now - drawn_ < kRedraw) return;
   open_ = true;
   drawn_ = now;
   const std::string filled(static_cast<std::size_t>(percent) * 3 / 10, '#');
-  fmt::print(stderr, "\r{}  [{:<30}] {:3} %  {} of {} MB ", label_, filled, percent, done / 1000000,
-             total / 1000000);
+  fmt::print(stderr, "\r{}  [{:<30}] {:3} %  {} ", label_, filled, percent, amount(done, total));
   std::fflush(stderr);
 }
 

@@ -16,10 +16,11 @@ namespace switchyard::cli {
 int report(const Error& error);
 
 // A bar on standard error: "Downloading model  [#####     ]  48 %  45 of 93 MB". Redrawn on a terminal;
-// elsewhere a line at every tenth. Nothing is drawn for work that takes less than a moment.
+// elsewhere a line at every tenth. Nothing is drawn for work that takes less than a moment. Without a unit
+// the work is in bytes, which are shown in MB.
 class ProgressBar {
  public:
-  explicit ProgressBar(std::string label);
+  explicit ProgressBar(std::string label, std::string unit = {});
   ~ProgressBar();
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
@@ -28,7 +29,9 @@ class ProgressBar {
   std::function<void(std::uint64_t, std::uint64_t)> callback();
 
  private:
-  const std::string label_;
+  std::string amount(std::uint64_t done, std::uint64_t total) const;
+
+  const std::string label_, unit_;
   const bool terminal_;
   const TimePoint start_;
   TimePoint drawn_{};

@@ -1,5 +1,6 @@
 // One rail: a network port, or its software stand-in, behind a small contract. Backends: `shm` (processes of
-// one host, shm_fabric.cc), libfabric (ofi_fabric.cc), and whatever implements Fabric.
+// one host, shm_fabric.cc), `verbs` (RDMA devices, verbs_fabric.cc), libfabric (ofi_fabric.cc), and whatever
+// implements Fabric.
 //
 // The contract, in the order of a rail's life:
 //   open_fabric      opens the endpoint and its completion queue
@@ -144,7 +145,9 @@ class Fabric {
 
 struct FabricOptions {
   std::string host = "127.0.0.1";  // local address of rails that have one
-  std::string device;  // of rails that are devices: its name, as "mlx5_0" or "mlx5_0:1"; empty: the first
+  // Of rails that are devices: "NAME[:PORT[:GID_INDEX]]", as "mlx5_0" or "mlx5_0:1:3"; empty: one whose
+  // address is `host`, else the first.
+  std::string device;
   std::uint32_t max_peers = 512;
 };
 
@@ -161,6 +164,10 @@ struct FabricReport {
 
 // Every fabric that this build knows, with a word why not where one does not work here. Takes milliseconds.
 std::vector<FabricReport> list_fabrics(const std::string& host = "127.0.0.1");
+
+// Names, as FabricOptions.device takes them, of every device that a rail of this fabric can use right now: active
+// ports with an address. Empty for fabrics that are not made of devices.
+std::vector<std::string> list_devices(const std::string& fabric);
 
 // What "auto" means at `host`: shared memory when it works and `host` is a loopback address, so that all
 // peers are on this host; else the best network found. Errors: unsupported.

@@ -53,6 +53,14 @@ auto number(T& target, std::uint64_t low, std::uint64_t high) {
   };
 }
 
+auto boolean(bool& target) {
+  return [&target](const YAML::Node& node) -> Status {
+    if (!node.IsScalar() || !YAML::convert<bool>::decode(node, target))
+      return fail(ErrorCode::invalid, "must be true or false");
+    return {};
+  };
+}
+
 auto string(std::string& target) {
   return [&target](const YAML::Node& node) -> Status {
     if (!node.IsScalar()) return fail(ErrorCode::invalid, "must be a string");
@@ -130,6 +138,7 @@ Result<ServeConfig> parse_config(const std::string& yaml, const std::filesystem:
       {"fabric", string(pool.fabric)},
       {"threads", number(pool.threads, 0, 1024)},
       {"max_queue", number(pool.max_queue, 1, 1 << 20)},
+      {"control_tls", boolean(pool.control_tls)},
       {"kv_memory",
        [&](const YAML::Node& node) -> Status {
          std::string text;

@@ -21,6 +21,7 @@ struct PoolConfig {
   std::uint32_t threads = 0;                        // per instance; 0: one per core
   std::uint64_t kv_bytes = std::uint64_t{1} << 30;  // KV memory per instance
   std::uint32_t max_queue = 1024;                   // requests that are waiting or running
+  bool control_tls = false;                         // messages between processes are encrypted
 };
 
 struct ServeConfig {
@@ -31,8 +32,8 @@ struct ServeConfig {
 };
 
 // Keys: model, served_name, instances {prefill, decode, unified}, fabric, threads, kv_memory ("512MiB"),
-// max_queue, listen {host, port}, api_keys. An unknown key is an error that names it and its line. Paths are
-// relative to the file. Errors: not_found, invalid.
+// max_queue, control_tls, listen {host, port}, api_keys. An unknown key is an error that names it and its
+// line. Paths are relative to the file. Errors: not_found, invalid.
 Result<ServeConfig> load_config(const std::filesystem::path& file);
 
 // The same, from text.

@@ -13,13 +13,25 @@ namespace {
 constexpr std::uint32_t kMaxSequences = 64;
 constexpr std::uint32_t kMaxStepTokens = 512;
 
-}  // namespace
-
-std::size_t pool_message_bytes(std::uint32_t context) {
+// For a model of this context length.
+std::size_t message_bytes(std::uint32_t context) {
   // The longest message is a Generate with a whole context of tokens, or a PrefillOrder with its blocks as
   // well.
   constexpr std::size_t kRest = 64 << 10;
   return kRest + std::size_t{context} * (sizeof(std::int32_t) + sizeof(std::uint32_t));
+}
+
+}  // namespace
+
+EngineOptions pool_engine_options(const std::string& name, const std::string& fabric, std::uint32_t context,
+                                  const std::string& shared_key, bool control_tls) {
+  EngineOptions options;
+  options.name = name;
+  options.fabric = fabric;
+  options.message_bytes = message_bytes(context);
+  options.shared_key = shared_key;
+  options.tls.enabled = control_tls;
+  return options;
 }
 
 Result<std::unique_ptr<Instance>> Instance::create(const InstanceOptions& options,
@@ -28,8 +40,8 @@ Result<std::unique_ptr<Instance>> Instance::create(const InstanceOptions& option
   const model::ModelConfig& config = image->config();
   auto instance = std::unique_ptr<Instance>(new Instance());
   Instance* self = instance.get();
-  auto engine = TransferEngine::open(
-      {.name = options.name, .fabric = options.fabric, .message_bytes = pool_message_bytes(config.context)});
+  auto engine = TransferEngine::open(pool_engine_options(options.name, options.fabric, config.context,
+                                                         options.shared_key, options.control_tls));
   if (!engine) return pass(engine.error());
   self->engine_ = *std::move(engine);
   auto store = KvStore::create(*self->engine_, config, model::kv_layout(config),

@@ -27,10 +27,13 @@ struct InstanceOptions {
   std::uint64_t kv_bytes = 0;
   std::uint32_t chunk_tokens = 256;
   PeerAddress supervisor;
+  std::string shared_key;    // of the pool's engines
+  bool control_tls = false;  // as all of them
 };
 
-// Message size that every engine of a pool uses, for a model of this context length.
-std::size_t pool_message_bytes(std::uint32_t context);
+// Options that every engine of a pool shares.
+EngineOptions pool_engine_options(const std::string& name, const std::string& fabric, std::uint32_t context,
+                                  const std::string& shared_key, bool control_tls);
 
 class Instance {
  public:

@@ -165,18 +165,28 @@ void Stats::write_to(ByteWriter& writer) const {
     writer.write_string(sample.help);
     writer.write(static_cast<std::uint8_t>(sample.counter));
     writer.write(sample.value);
+    writer.write(static_cast<std::uint32_t>(sample.labels.size()));
+    for (const auto& [label, value] : sample.labels) {
+      writer.write_string(label);
+      writer.write_string(value);
+    }
   }
 }
 
 Stats Stats::read_from(ByteReader& reader) {
   Stats stats;
-  const auto samples = read_count(reader, 17);
+  const auto samples = read_count(reader, 21);
   for (std::uint32_t i = 0; i < samples && reader.ok(); ++i) {
     Sample sample;
     sample.name = reader.read_string();
     sample.help = reader.read_string();
     sample.counter = reader.read<std::uint8_t>() != 0;
     sample.value = reader.read<double>();
+    const auto labels = read_count(reader, 8);
+    for (std::uint32_t j = 0; j < labels && reader.ok(); ++j) {
+      std::string label(reader.read_string());
+      sample.labels.emplace_back(std::move(label), reader.read_string());
+    }
     stats.samples.push_back(std::move(sample));
   }
   return stats;

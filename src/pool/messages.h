@@ -104,6 +104,7 @@ struct Stats {
     std::string help;
     bool counter = true;  // else a gauge
     double value = 0;
+    std::vector<std::pair<std::string, std::string>> labels;
   };
   std::vector<Sample> samples;
 

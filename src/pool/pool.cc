@@ -16,7 +16,7 @@ namespace switchyard::pool {
 namespace {
 
 std::vector<Supervisor::Process> processes_of(const PoolConfig& config, const std::filesystem::path& program,
-                                              const PeerAddress& supervisor) {
+                                              const PeerAddress& supervisor, const std::string& shared_key) {
   std::vector<Supervisor::Process> processes;
   const auto address = supervisor.serialize();
   const std::string hex = fmt::format("{:02x}", fmt::join(address, ""));
@@ -28,7 +28,10 @@ std::vector<Supervisor::Process> processes_of(const PoolConfig& config, const st
                            .command = {program.string(), "instance", "--name", name, "--role",
                                        std::string(to_string(role)), "--model", config.model.string(),
                                        "--fabric", config.fabric, "--threads", std::to_string(config.threads),
-                                       "--kv-memory", std::to_string(config.kv_bytes), "--supervisor", hex}});
+                                       "--kv-memory", std::to_string(config.kv_bytes), "--supervisor", hex,
+                                       "--key-descriptor", std::to_string(Supervisor::kSecretDescriptor)},
+                           .secret = shared_key});
+      if (config.control_tls) processes.back().command.push_back("--control-tls");
     }
   };
   add(Role::prefill, config.prefill);
@@ -70,8 +73,11 @@ Result<std::unique_ptr<Pool>> Pool::start(const PoolConfig& config, const std::f
   }
 
   auto pool = std::unique_ptr<Pool>(new Pool());
+  // Only the processes of this run can talk to each other.
+  auto shared_key = make_shared_key();
+  if (!shared_key) return pass(shared_key.error());
   auto engine = TransferEngine::open(
-      {.name = "gateway", .fabric = config.fabric, .message_bytes = pool_message_bytes(model.context)});
+      pool_engine_options("gateway", config.fabric, model.context, *shared_key, config.control_tls));
   if (!engine) return pass(engine.error());
   pool->engine_ = *std::move(engine);
   Pool* self = pool.get();
@@ -92,7 +98,7 @@ Result<std::unique_ptr<Pool>> Pool::start(const PoolConfig& config, const std::f
       [router](const PeerAddress& peer, const Error& why) { router->on_peer_lost(peer, why); });
   router->attach(pool->channel_);
 
-  auto processes = processes_of(config, program, pool->engine_->address());
+  auto processes = processes_of(config, program, pool->engine_->address(), *shared_key);
   for (const auto& process : processes)
     router->instance_changed(process.name, process.role, "starting", "", 0, 0);
   auto supervisor = std::make_unique<Supervisor>(

@@ -376,7 +376,9 @@ std::vector<prometheus::MetricFamily> Router::metrics() const {
     add("instance_restarts_total", "Times that the instance was started again", true,
         static_cast<double>(instance.status.restarts), labels);
     for (const Stats::Sample& sample : instance.stats.samples) {
-      add("instance_" + sample.name, sample.help, sample.counter, sample.value, labels);
+      auto all = labels;
+      for (const auto& [label, value] : sample.labels) all.push_back({label, value});
+      add("instance_" + sample.name, sample.help, sample.counter, sample.value, std::move(all));
     }
   }
   std::vector<prometheus::MetricFamily> result;

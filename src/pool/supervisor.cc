@@ -1,5 +1,6 @@
 #include "pool/supervisor.h"
 
+#include <fcntl.h>
 #include <linux/close_range.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -23,7 +24,7 @@ std::string describe_exit(int status) {
 }
 
 // Between fork and exec only system calls are allowed: other threads may have held any lock.
-[[noreturn]] void become(char* const* arguments, pid_t parent) {
+[[noreturn]] void become(char* const* arguments, int secret, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(1);
   // A process group of its own: Ctrl-C goes to the supervisor, which ends its instances in order.
@@ -32,9 +33,28 @@ std::string describe_exit(int status) {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   // Sockets of this process must not stay open in that one, or its death would go unseen.
-  syscall(SYS_close_range, 3U, ~0U, 0U);
+  unsigned first = Supervisor::kSecretDescriptor;
+  if (secret >= 0) {
+    // Onto itself it would stay close-on-exec.
+    if (secret == Supervisor::kSecretDescriptor) secret = fcntl(secret, F_DUPFD, first + 1);
+    if (dup2(secret, Supervisor::kSecretDescriptor) < 0) _exit(1);
+    ++first;
+  }
+  syscall(SYS_close_range, first, ~0U, 0U);
   execv(arguments[0], arguments);
   _exit(127);
+}
+
+// A pipe that holds the secret and ends after it; -1 without one.
+int pipe_of(const std::string& secret) {
+  int ends[2];
+  if (secret.empty() || secret.size() > Supervisor::kMaxSecretBytes || pipe2(ends, O_CLOEXEC) != 0) return -1;
+  // An empty pipe takes that much at once.
+  const bool whole = write(ends[1], secret.data(), secret.size()) == static_cast<ssize_t>(secret.size());
+  close(ends[1]);
+  if (whole) return ends[0];
+  close(ends[0]);
+  return -1;
 }
 
 }  // namespace
@@ -87,8 +107,10 @@ void Supervisor::start(Child& child) {
   for (std::string& argument : child.process.command) arguments.push_back(argument.data());
   arguments.push_back(nullptr);
   const pid_t parent = getpid();
+  const int secret = pipe_of(child.process.secret);
   const pid_t pid = fork();
-  if (pid == 0) become(arguments.data(), parent);
+  if (pid == 0) become(arguments.data(), secret, parent);
+  if (secret >= 0) close(secret);
   child.replace = false;
   child.started = monotonic_now();
   if (pid < 0) {

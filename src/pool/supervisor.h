@@ -25,7 +25,12 @@ class Supervisor {
     std::string name;
     Role role = Role::unified;
     std::vector<std::string> command;  // program and arguments
+    // What the process finds to read at kSecretDescriptor: neither `ps` nor its environment shows it. At most
+    // kMaxSecretBytes; empty: no such descriptor.
+    std::string secret;
   };
+  static constexpr int kSecretDescriptor = 3;
+  static constexpr std::size_t kMaxSecretBytes = 4096;
   // Called on the supervisor's thread: an instance has another state ("starting", "restarting").
   using Changed = std::function<void(const Process& process, const std::string& state,
                                      const std::string& detail, int pid, std::uint64_t restarts)>;

@@ -1,6 +1,7 @@
 #include "pool/worker.h"
 
 #include "base/log.h"
+#include "pool/engine_stats.h"
 
 namespace switchyard::pool {
 
@@ -60,19 +61,7 @@ void Worker::report_if_due() {
   counter("steps_total", "Forward passes", static_cast<double>(steps_));
   counter("step_tokens_total", "Tokens that forward passes computed", static_cast<double>(step_tokens_));
   counter("step_seconds_total", "Time spent in forward passes", to_seconds(step_time_));
-  const EngineMetrics engine = parts_.engine.metrics();
-  std::uint64_t bytes = 0;
-  std::uint64_t requests = 0;
-  for (const auto& rail : engine.rails) {
-    bytes += rail.bytes_written;
-    requests += rail.work_requests;
-  }
-  counter("transfer_bytes_total", "Bytes written into other processes", static_cast<double>(bytes));
-  counter("transfer_work_requests_total", "Work requests posted to rails", static_cast<double>(requests));
-  counter("transfers_total", "Transfers submitted", static_cast<double>(engine.transfers_submitted));
-  counter("transfers_failed_total", "Transfers that failed", static_cast<double>(engine.transfers_failed));
-  gauge("transfers_pending", "Transfers under way", engine.transfers_pending);
-  gauge("transfer_counters_used", "Counters in use", engine.counters_used);
+  add_engine_stats(parts_.engine.metrics(), stats);
   add_stats(stats);
   if (send(parts_.supervisor, stats)) report_wanted_ = false;
   next_report_ = now + kStatsInterval;

@@ -7,9 +7,9 @@
 //   data    rides on the transfer's last write. Enough where the rail keeps order and the record was posted
 //           before; together with `record` where a transfer of a single write goes over a rail without order.
 //   record  rides on the write of the record itself, when everything else has been delivered.
-// An immediate is the peer's index at the receiver (16 bits), which of the two it is (1), and the number
-// (15). A number is used again only after its write has completed at the sender, so what is under way spans
-// less than kWindow numbers. A second arrival of the same immediate changes nothing.
+// An immediate is the peer's tag at the receiver (16 bits: its index and generation), which of the two it is
+// (1), and the number (15). A number is used again only after its write has completed at the sender, so what
+// is under way spans less than kWindow numbers. A second arrival of the same immediate changes nothing.
 //
 // Threads: the worker alone.
 #pragma once

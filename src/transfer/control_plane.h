@@ -27,15 +27,17 @@ class ControlPlane {
   class Handler {
    public:
     virtual ~Handler() = default;
-    // Somebody has dialled us. An introduction: accepted, and the link is open. A reject: it is told why and
-    // closed, without on_closed. The hello's address has been checked against ours.
+    // Somebody has dialled us, and has proven that it may where that is asked for. An introduction: accepted,
+    // and the link is open. A reject: it is told why and closed, without on_closed. The hello's address has
+    // been checked against ours.
     virtual std::variant<Introduction, Reject> on_hello(LinkId link, const Hello& hello) = 0;
     // A link that we dialled is open.
     virtual void on_open(LinkId link, const Introduction& peer) = 0;
     virtual void on_message(LinkId link, std::span<const std::byte> message) = 0;
     virtual void on_ack(LinkId link, std::uint64_t id) = 0;
     virtual void on_path(LinkId link, const PathRecord& record) = 0;
-    // A link, open or not yet, has ended. `refused` is set when the other side said so in the handshake.
+    // A link, open or not yet, has ended. `refused` is set when the other side said so in the handshake, or
+    // closed it then.
     virtual void on_closed(LinkId link, const Error& why, std::optional<Reject::Why> refused) = 0;
   };
 

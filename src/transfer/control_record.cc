@@ -26,17 +26,12 @@ void write(ByteWriter& writer, const Introduction& self) {
   }
 }
 void write(ByteWriter& writer, const Hello& hello) {
-  writer.write(kControlMagic);
-  writer.write(kControlVersion);
   writer.write_vector(std::span<const std::byte>(hello.from.serialize()));
   writer.write(hello.to_engine);
   writer.write(hello.to_epoch);
   write(writer, hello.self);
 }
-void write(ByteWriter& writer, const Welcome& welcome) {
-  writer.write(kControlMagic);
-  write(writer, welcome.self);
-}
+void write(ByteWriter& writer, const Welcome& welcome) { write(writer, welcome.self); }
 void write(ByteWriter& writer, const Reject& reject) {
   writer.write(reject.why);
   writer.write_string(std::string_view(reject.reason).substr(0, kMaxReasonBytes));
@@ -59,6 +54,13 @@ void write(ByteWriter& writer, const PathRecord& path) {
   writer.write_string(std::string_view(path.reason).substr(0, kMaxReasonBytes));
   writer.write_vector(std::span<const std::uint16_t>(path.counted));
 }
+void write(ByteWriter& writer, const Greeting& greeting) {
+  writer.write(kControlMagic);
+  writer.write(greeting.version);
+  writer.write(greeting.security);
+  writer.write(greeting.nonce);
+}
+void write(ByteWriter& writer, const Proof& proof) { writer.write(proof.mac); }
 
 Result<Introduction> parse_introduction(ByteReader& reader) {
   Introduction self;
@@ -97,13 +99,6 @@ Result<PathRecord> parse_path(ByteReader& reader) {
 
 Result<Record> parse_hello(ByteReader& reader) {
   Hello hello;
-  const auto magic = reader.read<std::uint64_t>();
-  const auto version = reader.read<std::uint32_t>();
-  if (magic != kControlMagic) return fail(ErrorCode::corrupt, "the other side is not a Switchyard engine");
-  if (version != kControlVersion) {
-    return fail(ErrorCode::corrupt, "the other side speaks version {} of the control channel, this one {}",
-                version, kControlVersion);
-  }
   auto from = PeerAddress::parse(reader.read_bytes(reader.read<std::uint32_t>()));
   if (!from) return pass(from.error());
   hello.from = std::move(*from);
@@ -142,8 +137,6 @@ Result<Record> parse_record(std::uint8_t type, std::span<const std::byte> payloa
       break;
     }
     case 1: {
-      const bool known = reader.read<std::uint64_t>() == kControlMagic;
-      if (!known) return fail(ErrorCode::corrupt, "the other side is not a Switchyard engine");
       auto self = parse_introduction(reader);
       if (!self) return pass(self.error());
       record = Welcome{std::move(*self)};
@@ -175,6 +168,19 @@ Result<Record> parse_record(std::uint8_t type, std::span<const std::byte> payloa
       record = std::move(*path);
       break;
     }
+    case 8: {
+      const bool known = reader.read<std::uint64_t>() == kControlMagic;
+      if (!known) return fail(ErrorCode::corrupt, "the other side is not a Switchyard engine");
+      Greeting greeting;
+      greeting.version = reader.read<std::uint32_t>();
+      greeting.security = reader.read<std::uint8_t>();
+      greeting.nonce = reader.read<Nonce>();
+      record = greeting;
+      break;
+    }
+    case 9:
+      record = Proof{reader.read<Mac>()};
+      break;
     default:
       return fail(ErrorCode::corrupt, "a control record of unknown type {}", type);
   }

@@ -46,9 +46,10 @@ bool EngineCore::poll_rail(std::uint16_t rail) {
 }
 
 void EngineCore::arrived(std::uint32_t immediate) {
-  const std::uint32_t index = immediate >> 16;
+  const std::uint32_t index = (immediate >> 16) % static_cast<std::uint32_t>(peers_.size());
   using Outcome = transfer::ArrivalLog::Outcome;
-  if (index >= peers_.size() || !peers_[index].arrivals.is_open()) return count_.stray_arrivals.add(1);
+  if (!peers_[index].arrivals.is_open() || (immediate >> 16) != peer_tag(index))
+    return count_.stray_arrivals.add(1);
   Peer& peer = peers_[index];
   const Outcome outcome = peer.arrivals.arrival(immediate, *counters_);
   if (outcome == Outcome::stray) count_.stray_arrivals.add(1);

@@ -159,9 +159,10 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   // engine_schedule.cc
   bool schedule();
   bool post_some(std::uint32_t peer_index, Priority priority);
-  std::uint32_t choose_path(const transfer::Peer& peer, Priority priority, std::uint64_t bytes) const;
+  std::uint32_t choose_path(transfer::Peer& peer, Priority priority, std::uint64_t bytes) const;
   bool has_room(const transfer::Path& path, Priority priority) const;
-  std::uint32_t take_request();
+  // `again`: for what is sent again, which may take the last ones.
+  std::uint32_t take_request(bool again = false);
   void free_request(std::uint32_t index);
   void want_posting(std::uint32_t peer_index);
   void queue(std::uint32_t slot_index);
@@ -204,6 +205,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   std::uint32_t peer_of(transfer::LinkId link) const;
   void bind(std::uint32_t peer_index, transfer::LinkId link);
   transfer::Introduction introduce(std::uint32_t peer_index) const;
+  std::uint16_t peer_tag(std::uint32_t peer_index) const;  // names it in immediates
   bool shares_fabric(const PeerAddress& peer) const;
   std::string fabrics() const;
   bool opens_paths(const transfer::Peer& peer) const { return self_.engine_id < peer.address.engine_id; }
@@ -216,6 +218,8 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   void on_closed(transfer::LinkId link, const Error& why,
                  std::optional<transfer::Reject::Why> refused) override;
   void call_message_handler(const PeerAddress& from, std::span<const std::byte> message);
+
+  static constexpr std::size_t kSpareRequests = 16;
 
   // Deadlines of transfers, counters and peers share one heap.
   std::uint32_t counter_deadline(std::uint32_t slot) const { return options_.max_transfers + slot; }
@@ -237,7 +241,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   mutable std::mutex mutex_;
   std::optional<Error> closed_;
   std::vector<std::uint32_t> free_slots_;
-  std::vector<std::uint32_t> free_peers_;
+  std::deque<std::uint32_t> free_peers_;                   // the longest free first
   std::map<transfer::EngineId, std::uint32_t> directory_;  // peers that are fresh, dialling or open
   std::deque<std::pair<transfer::EngineId, std::uint64_t>>
       gone_;  // id and epoch of peers that died; the latest few

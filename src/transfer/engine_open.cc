@@ -56,6 +56,12 @@ Result<std::vector<RailName>> rail_names(const EngineOptions& options) {
     auto chosen = fabric::automatic_fabric(options.control_host);
     if (!chosen) return pass(chosen.error());
     list = *chosen;
+    // Peers on this host are reached without the network, where that works.
+    if (list != "shm") {
+      for (const auto& report : fabric::list_fabrics(options.control_host)) {
+        if (report.name == "shm" && report.usable) list = "shm," + list;
+      }
+    }
   }
   std::vector<RailName> names;
   for (std::size_t at = 0; at <= list.size();) {
@@ -63,7 +69,11 @@ Result<std::vector<RailName>> rail_names(const EngineOptions& options) {
     const std::string item = list.substr(at, comma - at);
     const std::size_t sign = std::min(item.find('@'), item.size());
     if (sign == 0) return fail(ErrorCode::invalid, "'{}' does not name rails", options.fabric);
-    names.push_back({item.substr(0, sign), sign < item.size() ? item.substr(sign + 1) : std::string()});
+    RailName name{item.substr(0, sign), sign < item.size() ? item.substr(sign + 1) : std::string()};
+    // Without a device, all that there are.
+    const auto devices = name.where.empty() ? fabric::list_devices(name.fabric) : std::vector<std::string>();
+    for (const std::string& device : devices) names.push_back({name.fabric, device});
+    if (devices.empty()) names.push_back(std::move(name));
     at = comma + 1;
   }
   if (names.size() > transfer::kMaxRails)
@@ -78,7 +88,7 @@ EngineCore::EngineCore(const EngineOptions& options)
   slots_.resize(options.max_transfers);
   peers_.resize(options.max_peers);
   for (std::uint32_t i = options.max_transfers; i-- > 0;) free_slots_.push_back(i);
-  for (std::uint32_t i = options.max_peers; i-- > 0;) free_peers_.push_back(i);
+  for (std::uint32_t i = 0; i < options.max_peers; ++i) free_peers_.push_back(i);
   commands_.reserve(2 * options.max_transfers);
   taken_commands_.reserve(2 * options.max_transfers);
   due_.reserve(options.max_transfers);
@@ -113,7 +123,9 @@ Result<std::shared_ptr<EngineCore>> EngineCore::open(const EngineOptions& option
                                                  .message_bytes = options.message_bytes,
                                                  .heartbeat_interval = options.heartbeat_interval,
                                                  .heartbeat_limit = options.heartbeat_limit,
-                                                 .connect_limit = options.connect_limit});
+                                                 .connect_limit = options.connect_limit,
+                                                 .shared_key = options.shared_key,
+                                                 .tls = options.tls});
   if (!control) return fail_at(who, control.error());
   parts.control = std::move(*control);
   parts.id = {random_word(), random_word()};
@@ -154,7 +166,7 @@ Result<std::shared_ptr<EngineCore>> EngineCore::assemble(const EngineOptions& op
     self->self_.rails.push_back({rail.fabric, rail.rail->address(), capabilities.bytes_per_second});
   }
   self->control_->set_self(self->self_);
-  self->requests_.resize(std::clamp<std::size_t>(requests, 1, kMaxRequests));
+  self->requests_.resize(std::clamp<std::size_t>(requests, 1, kMaxRequests) + kSpareRequests);
   for (std::size_t i = self->requests_.size(); i-- > 0;)
     self->free_requests_.push_back(static_cast<std::uint32_t>(i));
 

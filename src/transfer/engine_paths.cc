@@ -2,9 +2,11 @@
 // what was under way on them finds another.
 //
 // A path fails for both sides. The side that notices removes its end and says so; the other removes its own
-// and answers: from then on nothing that was posted on the path lands any more, and only then is it settled.
-// What was not acknowledged goes back to its transfers, except for transfers that the other side has counted:
-// those have arrived, and their memory may be somebody else's by now.
+// and answers: from then on nothing that was posted on the path lands any more. Both then tell each other
+// what they have counted, and only when a side has heard that is its part settled: what the other had counted
+// any earlier may be less, because a single end that is gone does not keep everything out. What was not
+// acknowledged goes back to its transfers, except for transfers that the other side has counted: those have
+// arrived, and their memory may be somebody else's by now.
 #include <algorithm>
 
 #include "base/log.h"
@@ -88,6 +90,12 @@ void EngineCore::check_paths(std::uint32_t index) {
         next = std::min(next, path.last_progress + options_.stall_limit);
       }
     }
+    if (peer.local && path.state == Path::State::closing) {
+      poll_rail(path.local);
+      poll_rail(path.remote);
+      settle_path(index, i, peer.arrivals.counted());
+      close_path(path, path.opened_in_vain);
+    }
     if (path.state == Path::State::opening || path.state == Path::State::closing) {
       hope = true;
       next = std::min(next, path.changed + options_.stall_limit);
@@ -132,8 +140,7 @@ void EngineCore::say(const Peer& peer, const Path& path, PathRecord::Kind kind, 
                     .incarnation = path.incarnation,
                     .token = std::move(token),
                     .reason = std::move(reason)};
-  if (kind == PathRecord::Kind::close || kind == PathRecord::Kind::closed)
-    record.counted = peer.arrivals.counted();
+  if (kind == PathRecord::Kind::closed) record.counted = peer.arrivals.counted();
   control_->send_path(peer.control, record);
 }
 
@@ -214,13 +221,10 @@ void EngineCore::fail_path(std::uint32_t index, std::uint32_t path_index, const 
   path.state = Path::State::closing;
   path.changed = now_;
   path.opened_in_vain = !was_up;
-  if (peer.local) {
-    poll_rail(path.local);
-    settle_path(index, path_index, {});
-    close_path(path, !was_up);
-  } else {
-    say(peer, path, PathRecord::Kind::close, {}, why);
-  }
+  // The other side of a path to ourselves is gone as well. It is settled when nothing is being polled: what
+  // has arrived over it may be in the same batch as the failure.
+  if (peer.local) return arm_check(index, now_);
+  say(peer, path, PathRecord::Kind::close, {}, why);
   arm_check(index, now_ + options_.path_rest);
 }
 
@@ -285,7 +289,7 @@ void EngineCore::on_path(transfer::LinkId link, const PathRecord& record) {
       if (path.state == Path::State::opening && path.incarnation == record.incarnation)
         path_is_up(index, path);
       break;
-    case Kind::close: {
+    case Kind::close:
       if (path.incarnation != record.incarnation) break;
       if (path.state == Path::State::up) {
         path.failovers.add(1);
@@ -293,23 +297,25 @@ void EngineCore::on_path(transfer::LinkId link, const PathRecord& record) {
       }
       if (path.state != Path::State::closed) {
         if (!record.reason.empty()) peer.path_trouble = record.reason;
-        const bool in_vain =
-            path.state == Path::State::opening || (path.state == Path::State::closing && path.opened_in_vain);
+        if (path.state != Path::State::closing) {
+          path.opened_in_vain = path.state == Path::State::opening;
+          path.changed = now_;
+        }
         remove_end(peer, path);
         poll_rail(path.local);
         path.state = Path::State::closing;
-        settle_path(index, path_index, record.counted);
-        close_path(path, in_vain);
+        path.said_closed = true;
       }
       say(peer, path, Kind::closed);
-      arm_check(index, now_ + options_.path_rest);
       break;
-    }
     case Kind::counted:
       break;
     case Kind::closed:
       if (path.state != Path::State::closing || path.incarnation != record.incarnation) break;
       poll_rail(path.local);
+      // The other side removed its end before it said so, and ours was gone before: what is counted now is
+      // all that this path has brought. It waits for that number to settle its own part.
+      if (!std::exchange(path.said_closed, false)) say(peer, path, Kind::closed);
       settle_path(index, path_index, record.counted);
       close_path(path, path.opened_in_vain);
       arm_check(index, now_ + options_.path_rest);
@@ -335,7 +341,7 @@ void EngineCore::settle_path(std::uint32_t index, std::uint32_t path_index,
     // The rail may still read for it, and report it: then another request takes its place.
     const bool orphaned = lingers && !request.completed;
     std::uint32_t next = kNoIndex;
-    if (again && request.attempts < kMaxAttempts) next = orphaned ? take_request() : request_index;
+    if (again && request.attempts < kMaxAttempts) next = orphaned ? take_request(true) : request_index;
     if (next != kNoIndex) {
       requests_[next].run = request.run;
       requests_[next].attempts = static_cast<std::uint8_t>(request.attempts + 1);

@@ -58,13 +58,20 @@ void EngineCore::dial(std::uint32_t index) {
   bind(index, *link);
 }
 
+// An index with as much of its generation as there is room for: a peer that has not noticed yet that its
+// connection is gone must not be taken for the next one at its place.
+std::uint16_t EngineCore::peer_tag(std::uint32_t index) const {
+  const auto places = static_cast<std::uint32_t>(peers_.size());
+  return static_cast<std::uint16_t>(peers_[index].generation % ((1u << 16) / places) * places + index);
+}
+
 Introduction EngineCore::introduce(std::uint32_t index) const {
   Introduction self{.message_bytes = options_.message_bytes,
                     .message_slots = options_.message_slots,
                     .log_offset = index * transfer::kArrivalLogBytes,
                     .log = log_region_.key().rails,
                     .session = peers_[index].generation,
-                    .peer_index = static_cast<std::uint16_t>(index)};
+                    .peer_index = peer_tag(index)};
   return self;
 }
 
@@ -123,8 +130,8 @@ std::variant<Introduction, Reject> EngineCore::on_hello(LinkId link, const Hello
         }
       } else {
         if (free_peers_.empty()) return Reject{Reject::Why::exhausted, "it has as many peers as it can have"};
-        index = free_peers_.back();
-        free_peers_.pop_back();
+        index = free_peers_.front();
+        free_peers_.pop_front();
         peers_[index].state = Peer::State::fresh;
         peers_[index].address = hello.from;
         directory_[hello.from.engine_id] = index;
@@ -204,7 +211,9 @@ void EngineCore::on_closed(LinkId link, const Error& why, std::optional<Reject::
   if (index == kNoIndex) return;
   Peer& peer = peers_[index];
   peer.control = kNoLink;
-  if (refused == Reject::Why::already_connected && peer.state == Peer::State::dialling) {
+  // Its other connection may come through; or it has more newcomers than it can take at once.
+  const bool again = refused == Reject::Why::already_connected || refused == Reject::Why::busy;
+  if (again && peer.state == Peer::State::dialling) {
     deadlines_.set(peer_deadline(index), now_ + kDialAgain);
     return;
   }

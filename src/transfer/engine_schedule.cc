@@ -52,8 +52,8 @@ struct EngineCore::Batch {
   decltype(BatchArrays::from_plan)& from_plan;
 };
 
-std::uint32_t EngineCore::take_request() {
-  if (free_requests_.empty()) return kNoIndex;
+std::uint32_t EngineCore::take_request(bool again) {
+  if (free_requests_.size() <= (again ? 0 : kSpareRequests)) return kNoIndex;
   const std::uint32_t index = free_requests_.back();
   free_requests_.pop_back();
   return index;
@@ -125,17 +125,21 @@ bool EngineCore::has_room(const Path& path, Priority priority) const {
   return path.outstanding.get() < window && rail.outstanding.get() < most;
 }
 
-std::uint32_t EngineCore::choose_path(const Peer& peer, Priority priority, std::uint64_t bytes) const {
+// The path that would have delivered so many bytes first. Paths that are about equal take turns.
+std::uint32_t EngineCore::choose_path(Peer& peer, Priority priority, std::uint64_t bytes) const {
+  constexpr double kClearlyFaster = 7.0 / 8;
+  const auto count = static_cast<std::uint32_t>(peer.paths.size());
+  const std::uint32_t first = peer.turn++ % count;
   std::uint32_t best = kNoIndex;
   double best_time = 0;
-  for (std::uint32_t i = 0; i < peer.paths.size(); ++i) {
-    const Path& path = peer.paths[i];
+  for (std::uint32_t i = first; i < first + count; ++i) {
+    const Path& path = peer.paths[i % count];
     if (path.state != Path::State::up || !has_room(path, priority)) continue;
     if (peer.local_path_up && !rails_[path.local].rail->capabilities().local) continue;
     const double rate = path.rate > 0 ? path.rate : path.line;
     const double time = static_cast<double>(path.outstanding_bytes.get() + bytes) / rate;
-    if (best != kNoIndex && time >= best_time) continue;
-    best = i;
+    if (best != kNoIndex && time >= best_time * kClearlyFaster) continue;
+    best = i % count;
     best_time = time;
   }
   return best;
@@ -186,7 +190,7 @@ void EngineCore::add_data(Batch& batch, TransferSlot& slot, std::uint32_t slot_i
 
 // Cuts a request that waits to be posted again after `limit` bytes; the rest waits behind it.
 bool EngineCore::split(std::uint32_t index, TransferSlot& slot, std::uint64_t limit) {
-  const std::uint32_t rest = take_request();
+  const std::uint32_t rest = take_request(true);
   if (rest == kNoIndex) return false;
   WorkRequest& request = requests_[index];
   requests_[rest].state = WorkRequest::State::again;
@@ -205,7 +209,9 @@ bool EngineCore::add_arrival(Batch& batch, TransferSlot& slot, std::uint32_t slo
   Peer& peer = batch.peer;
   const bool nothing_elsewhere = slot.outstanding == 0 || slot.sole_path == batch.path_index;
   const bool rides = batch.capabilities.ordered && nothing_elsewhere && batch.count != 0;
-  const bool beside = !rides && batch.count == 1 && slot.outstanding == 0;
+  // Only the first time: an immediate of an earlier attempt may have arrived, and would count data that is
+  // under way again.
+  const bool beside = !rides && batch.count == 1 && slot.outstanding == 0 && !slot.number;
   const bool follows = !rides && !beside && batch.count == 0 &&
                        (slot.outstanding == 0 || (batch.capabilities.ordered && nothing_elsewhere));
   if (!rides && !beside && !follows) return false;
@@ -330,7 +336,12 @@ bool EngineCore::post_some(std::uint32_t peer_index, Priority priority) {
   Peer& peer = peers_[peer_index];
   transfer::IndexList& writes = peer.writes[static_cast<std::size_t>(priority)];
   if (writes.empty() || peer.state != Peer::State::open || peer.paths_up == 0) return false;
-  const std::uint32_t index = writes.front();
+  std::uint32_t index = writes.front();
+  // When broken paths have given back so much that no request is free, that goes first: it frees them.
+  if (free_requests_.size() <= kSpareRequests) {
+    while (index != kNoIndex && slots_[index].again.empty()) index = slots_[index].link.next;
+    if (index == kNoIndex) index = writes.front();
+  }
   TransferSlot& slot = slots_[index];
   const bool has_data = !slot.again.empty() || !slot.plan.finished();
   const bool wants_arrival = slot.counter && !slot.arrival_posted;

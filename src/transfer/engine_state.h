@@ -109,6 +109,7 @@ struct Path {
   bool wanted = false;  // to be opened, by the side that opens
   bool has_end = false;
   bool opened_in_vain = false;  // it failed before it was up
+  bool said_closed = false;     // while closing: the other side has our counts
   fabric::PeerId end = 0;
   std::uint32_t incarnation = 0;
   IndexList requests;
@@ -146,6 +147,7 @@ struct Peer {
   ArrivalNumbers numbers;     // to it
   std::vector<Path> paths;    // changed in length under the submission lock
   std::uint32_t paths_up = 0;
+  std::uint32_t turn = 0;  // of the paths that are equal
   bool local_path_up = false;
   bool ever_up = false;
   std::string path_trouble;  // why the last path failed

@@ -118,6 +118,9 @@ Result<std::uint32_t> EngineCore::peer_for(const PeerAddress& address, bool agai
     }
     return known->second;
   }
+  if (address.engine_id == self_.engine_id && address.epoch != self_.epoch) {
+    return fail(ErrorCode::denied, "the address belongs to an earlier life of this engine, of another epoch");
+  }
   const auto gone = std::find(gone_.begin(), gone_.end(), std::pair(address.engine_id, address.epoch));
   if (gone != gone_.end()) {
     if (!again) {
@@ -129,8 +132,8 @@ Result<std::uint32_t> EngineCore::peer_for(const PeerAddress& address, bool agai
   if (address.control_port == 0 || address.rails.empty())
     return fail(ErrorCode::invalid, "not a peer's address");
   if (free_peers_.empty()) return fail(ErrorCode::exhausted, "{} peers are the limit", options_.max_peers);
-  const std::uint32_t index = free_peers_.back();
-  free_peers_.pop_back();
+  const std::uint32_t index = free_peers_.front();
+  free_peers_.pop_front();
   peers_[index].address = address;
   peers_[index].state = Peer::State::fresh;
   directory_.emplace(address.engine_id, index);

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "base/log.h"
+#include "fabric/rail_spec.h"
 #include "switchyard/time.h"
 
 namespace switchyard::fabric {
@@ -17,7 +18,7 @@ class Rails : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     spdlog::set_level(spdlog::level::off);
-    auto a = open_fabric(GetParam(), {}), b = open_fabric(GetParam(), {});
+    auto a = open_rail(GetParam(), 0), b = open_rail(GetParam(), 1);
     if (!a || !b) GTEST_SKIP() << (a ? b : a).error().message;
     a_ = *a;
     b_ = *b;
@@ -73,12 +74,9 @@ class Rails : public ::testing::TestWithParam<std::string> {
   std::vector<std::uint32_t> arrived_;
 };
 
-INSTANTIATE_TEST_SUITE_P(All, Rails, ::testing::Values("shm", "net", "tcp;ofi_rxm"), [](const auto& rail) {
-  std::string name = rail.param;
-  std::replace_if(
-      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
-  return name;
-});
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Rails);
+INSTANTIATE_TEST_SUITE_P(All, Rails, ::testing::ValuesIn(tested_rails()),
+                         [](const auto& rail) { return readable(rail.param); });
 
 TEST_P(Rails, EveryWriteCompletesOnceAndEveryImmediateArrivesOnce) {
   std::vector<WriteRequest> requests;
@@ -121,7 +119,7 @@ TEST_P(Rails, RemovedAndAddedAgain) {
 
 TEST(Fabrics, AreListedWithAWordEach) {
   const auto reports = list_fabrics();
-  for (const char* name : {"shm", "net", "tcp;ofi_rxm", "efa"}) {
+  for (const char* name : {"shm", "verbs", "net", "tcp;ofi_rxm", "efa"}) {
     const auto found =
         std::find_if(reports.begin(), reports.end(), [&](const auto& each) { return each.name == name; });
     ASSERT_NE(found, reports.end()) << name;

@@ -14,6 +14,7 @@ fabric: net
 threads: 4
 kv_memory: 512MiB
 max_queue: 10
+control_tls: true
 listen: {host: 0.0.0.0, port: 9000}
 api_keys: [one, two]
 )",
@@ -27,6 +28,7 @@ api_keys: [one, two]
   EXPECT_EQ(config->pool.threads, 4u);
   EXPECT_EQ(config->pool.kv_bytes, 512u << 20);
   EXPECT_EQ(config->pool.max_queue, 10u);
+  EXPECT_TRUE(config->pool.control_tls);
   EXPECT_EQ(config->host, "0.0.0.0");
   EXPECT_EQ(config->port, 9000);
   EXPECT_EQ(config->api_keys, (std::vector<std::string>{"one", "two"}));
@@ -37,6 +39,7 @@ TEST(Config, AnEmptyFileIsTheDefault) { EXPECT_EQ(parse_config("")->port, 8000);
 TEST(Config, ErrorsNameTheLineAndTheKey) {
   for (const auto& [text, expected] : std::vector<std::pair<std::string, std::string>>{
            {"modle: a", "line 1: 'modle' is not known"},
+           {"control_tls: perhaps", "line 1: control_tls: must be true or false"},
            {"model: a\nthreads: many", "line 2: threads: 'many' is not a number"},
            {"listen: {port: 70000}", "line 1: listen: line 1: port"},
            {"kv_memory: lots", "line 1: kv_memory: 'lots' is no size"},

@@ -57,7 +57,7 @@ TEST(Messages, EveryTruncationIsAnError) {
   check(order());
   check(batch());
   check(Hello{.name = "decode-0"});
-  check(Stats{.samples = {{.name = "a", .value = 1}}});
+  check(Stats{.samples = {{.name = "a", .value = 1, .labels = {{"rail", "net"}, {"path", "0"}}}}});
   check(PrefillEnded{.job = 1});
   check(Generate{.prompt = {1}});
 }

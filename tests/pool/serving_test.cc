@@ -57,10 +57,13 @@ class Serving : public testing::TestWithParam<std::string> {
     std::thread thread;
   };
 
+  // As in production, and encrypted too.
+  static constexpr bool kControlTls = true;
+  const std::string shared_key_ = make_shared_key().value();
+
   void SetUp() override {
-    auto engine = TransferEngine::open({.name = "gateway",
-                                        .fabric = GetParam(),
-                                        .message_bytes = pool_message_bytes(fake_config().context)});
+    auto engine = TransferEngine::open(
+        pool_engine_options("gateway", GetParam(), fake_config().context, shared_key_, kControlTls));
     ASSERT_TRUE(engine) << engine.error().message;
     engine_ = *std::move(engine);
     router_ = std::make_unique<Router>(
@@ -89,7 +92,9 @@ class Serving : public testing::TestWithParam<std::string> {
                                       .fabric = GetParam(),
                                       .kv_bytes = kv_bytes,
                                       .chunk_tokens = 64,
-                                      .supervisor = engine_->address()},
+                                      .supervisor = engine_->address(),
+                                      .shared_key = shared_key_,
+                                      .control_tls = kControlTls},
                                      std::make_shared<FakeImage>(), make_fake_runtime);
     ASSERT_TRUE(instance) << instance.error().message;
     Running& running = running_[name];

@@ -51,6 +51,22 @@ TEST_F(SupervisorTest, StartsWhatDiesAgain) {
   EXPECT_EQ(seen_["b"].pid, other.pid);
 }
 
+// At every start, and it stands neither in the arguments nor in the environment.
+TEST_F(SupervisorTest, AProcessCanReadItsSecretAtEveryStart) {
+  const std::string secret(Supervisor::kMaxSecretBytes, 'k');
+  Supervisor supervisor({{.name = "a",
+                          .role = Role::decode,
+                          .command = {"/bin/sh", "-c",
+                                      "test $(wc -c <&3) = 4096 && ! tr '\\0' '\\n' </proc/$$/environ | "
+                                      "grep -q kkkk && exit 42"},
+                          .secret = secret}},
+                        changed());
+  for (std::uint64_t starts : {1u, 2u}) {
+    const auto seen = wait_for("a", [&](const Seen& now) { return now.restarts >= starts; });
+    EXPECT_NE(seen.detail.find("status 42"), std::string::npos) << seen.detail;
+  }
+}
+
 TEST_F(SupervisorTest, ReplacesOnRequestButOnlyTheProcessMeant) {
   Supervisor supervisor({sleeper("a")}, changed());
   const auto first = wait_for("a", [](const Seen& seen) { return seen.pid != 0; });

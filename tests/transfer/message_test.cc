@@ -230,22 +230,26 @@ TEST(ControlPort, OversizeAndUntimelyRecordsAreRefused) {
                     a.address().engine_id,
                     a.address().epoch + 1,
                     {.message_bytes = 100, .message_slots = 1, .log = {{0, 1}}}};
-  append_record(tries.emplace_back(), wrong_epoch);
+  append_record(tries.emplace_back(), Greeting{});
+  append_record(tries.back(), wrong_epoch);
   Hello itself{a.address(),
                a.address().engine_id,
                a.address().epoch,
                {.message_bytes = 100, .message_slots = 1, .log = {{0, 1}}}};
-  append_record(tries.emplace_back(), itself);
+  append_record(tries.emplace_back(), Greeting{});
+  append_record(tries.back(), itself);
   Hello no_rail{a.address(),
                 a.address().engine_id,
                 a.address().epoch,
                 {.message_bytes = 100, .message_slots = 1, .log = {{0, 1}}}};
   no_rail.from.engine_id = {1, 2};
   no_rail.from.rails = {{"other", {}}};
-  append_record(tries.emplace_back(), no_rail);
+  append_record(tries.emplace_back(), Greeting{});
+  append_record(tries.back(), no_rail);
   Hello bad_rail = no_rail;
   bad_rail.from.rails = {{"net", std::vector<std::byte>(3)}};
-  append_record(tries.emplace_back(), bad_rail);
+  append_record(tries.emplace_back(), Greeting{});
+  append_record(tries.back(), bad_rail);
   for (const auto& bytes : tries) {
     Stranger stranger(a.address());
     stranger.say(bytes);
@@ -277,6 +281,7 @@ TEST(ControlPort, AnAcknowledgementOfNothingIsIgnored) {
               {.message_bytes = 100, .message_slots = 1, .log = {{0, 1}}}};
   hello.from.engine_id = {3, 4};
   std::vector<std::byte> bytes;
+  append_record(bytes, Greeting{});
   append_record(bytes, hello);
   for (std::uint64_t id : {0ul, 1ul, 1ul << 32, ~0ul}) append_record(bytes, MessageAck{id});
   append_record(bytes, Goodbye{"done"});

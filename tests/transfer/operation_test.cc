@@ -286,6 +286,15 @@ TEST(Rails, SharedMemoryIsPreferredToANetwork) {
   EXPECT_EQ(a.engine->metrics().rails[0].bytes_written, before);
 }
 
+TEST(Rails, AutomaticIsSharedMemoryAndOffThisHostANetworkToo) {
+  spdlog::set_level(spdlog::level::off);
+  Side here = make_side("auto", 64);
+  EXPECT_EQ(here.address().rails.size(), 1u);
+  Side anywhere = make_side("auto", 64, {.control_host = "0.0.0.0"});
+  EXPECT_EQ(anywhere.address().rails.size(), 2u);
+  EXPECT_EQ(anywhere.address().rails[0].fabric, "shm");
+}
+
 TEST(Rails, NamesThatAreNoneAreRefused) {
   spdlog::set_level(spdlog::level::off);
   for (const char* fabric : {"", ",", "net,", "@127.0.0.1", "shm,nonsense"}) {

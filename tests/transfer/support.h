@@ -116,8 +116,13 @@ struct Side {
   std::span<std::byte> bytes() { return memory; }
 };
 
+// What tests call a fabric may end in "+key" or "+tls": with that security.
+inline std::string plain_fabric(const std::string& fabric) { return fabric.substr(0, fabric.find('+')); }
+
 inline Side make_side(const std::string& fabric, std::size_t bytes, EngineOptions options = {}) {
-  options.fabric = fabric;
+  options.fabric = plain_fabric(fabric);
+  if (options.fabric != fabric) options.shared_key = "a key that all tests share";
+  options.tls.enabled |= fabric.ends_with("+tls");
   auto engine = TransferEngine::open(options);
   if (!engine) {
     ADD_FAILURE() << engine.error().message;
@@ -153,7 +158,7 @@ class OnFabric : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     spdlog::set_level(spdlog::level::off);
-    const std::string rails = GetParam() + ",";
+    const std::string rails = plain_fabric(GetParam()) + ",";
     for (const auto& report : fabric::list_fabrics()) {
       const bool asked = rails.starts_with(report.name + ",") || rails.starts_with(report.name + "@");
       if (asked && !report.usable) GTEST_SKIP() << report.detail;
@@ -170,7 +175,7 @@ inline auto fabrics_or(std::vector<std::string> usual) {
   }
   return ::testing::ValuesIn(usual);
 }
-inline auto all_fabrics() { return fabrics_or({"shm", "net", "tcp;ofi_rxm"}); }
+inline auto all_fabrics() { return fabrics_or({"shm", "net", "tcp;ofi_rxm", "shm+tls", "net+key"}); }
 // Engines with several rails as well.
 inline auto rail_sets() { return fabrics_or({"shm", "net", "net,net,net", "tcp;ofi_rxm"}); }
 inline std::string fabric_name(const ::testing::TestParamInfo<std::string>& info) {

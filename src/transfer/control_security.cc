@@ -1,0 +1,85 @@
+#include "transfer/control_security.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <sys/random.h>
+
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "base/bytes.h"
+#include "transfer/tls_stream.h"
+
+namespace switchyard {
+
+Result<std::string> make_shared_key() {
+  auto nonce = transfer::make_nonce();
+  if (!nonce) return pass(nonce.error());
+  return std::string(nonce->begin(), nonce->end());
+}
+
+}  // namespace switchyard
+
+namespace switchyard::transfer {
+
+Result<std::shared_ptr<const ControlSecurity>> ControlSecurity::create(const std::string& shared_key,
+                                                                       const TlsOptions& tls) {
+  std::shared_ptr<ControlSecurity> self(new ControlSecurity());
+  if (!shared_key.empty()) {
+    if (shared_key.size() < EngineOptions::kMinKeyBytes || shared_key.size() > EngineOptions::kMaxKeyBytes) {
+      return fail(ErrorCode::invalid, "the shared key has {} bytes; it has to have {} to {}",
+                  shared_key.size(), EngineOptions::kMinKeyBytes, EngineOptions::kMaxKeyBytes);
+    }
+    self->mode_ |= kKey;
+    self->key_ = shared_key;
+  }
+  const int files = !tls.certificate_file.empty() + !tls.key_file.empty() + !tls.ca_file.empty();
+  if (files != 0 && (files != 3 || !tls.enabled)) {
+    return fail(ErrorCode::invalid,
+                "TLS: a certificate, its key and a CA are needed together, and TLS enabled");
+  }
+  if (tls.enabled) {
+    if (files == 0 && shared_key.empty()) {
+      return fail(ErrorCode::invalid, "TLS needs certificates or a shared key");
+    }
+    self->mode_ |= files == 0 ? kTls : kTls | kCertificates;
+    auto context = files == 0 ? TlsContext::with_keys() : TlsContext::with_certificates(tls);
+    if (!context) return pass(context.error());
+    self->tls_ = *std::move(context);
+  }
+  return self;
+}
+
+ControlSecurity::~ControlSecurity() { OPENSSL_cleanse(key_.data(), key_.size()); }
+
+Mac ControlSecurity::mac(std::string_view purpose, std::span<const std::byte> message) const {
+  ByteWriter input;
+  input.write_string(purpose);
+  input.write_bytes(message);
+  Mac mac{};
+  std::size_t length = 0;
+  EVP_Q_mac(nullptr, "HMAC", nullptr, "SHA256", nullptr, key_.data(), key_.size(),
+            reinterpret_cast<const unsigned char*>(input.bytes().data()), input.bytes().size(), mac.data(),
+            mac.size(), &length);
+  return mac;
+}
+
+std::string describe_security(std::uint8_t mode) {
+  const std::string_view key = (mode & ControlSecurity::kKey) != 0 ? "a shared key" : "no shared key";
+  const std::string_view tls = (mode & ControlSecurity::kCertificates) != 0 ? "TLS with certificates"
+                               : (mode & ControlSecurity::kTls) != 0        ? "TLS"
+                                                                            : "no TLS";
+  return fmt::format("{} and {}", key, tls);
+}
+
+Result<Nonce> make_nonce() {
+  Nonce nonce;
+  if (getrandom(nonce.data(), nonce.size(), 0) != static_cast<ssize_t>(nonce.size()))
+    return fail(ErrorCode::io, "no random numbers: {}", std::strerror(errno));
+  return nonce;
+}
+
+bool same_mac(const Mac& a, const Mac& b) { return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0; }
+
+}  // namespace switchyard::transfer
