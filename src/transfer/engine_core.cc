@@ -40,6 +40,7 @@ bool EngineCore::step(TimePoint now) {
   }
   busy |= poll_rails();
   busy |= schedule();
+  if (need_asking_ && outstanding_ != 0) keep_all_awake();
   busy |= fire_deadlines();
   busy |= take_counters();
   busy |= look_at_watches();

@@ -167,6 +167,8 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   void want_posting(std::uint32_t peer_index);
   void queue(std::uint32_t slot_index);
   bool send_messages(std::uint32_t peer_index);
+  void keep_awake(transfer::Peer& peer);
+  void keep_all_awake();
   struct Batch;
   bool split(std::uint32_t request_index, transfer::TransferSlot& slot, std::uint64_t limit);
   void add_data(Batch& batch, transfer::TransferSlot& slot, std::uint32_t slot_index);
@@ -278,6 +280,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   TimePoint now_{};
   TimePoint last_control_{};
   TimePoint last_health_{};
+  TimePoint last_keep_awake_{};
   TimePoint attentive_until_{};
   bool need_asking_ = false;  // a rail has no descriptor to wait on
   TimePoint shutdown_deadline_{};

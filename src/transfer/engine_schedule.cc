@@ -327,11 +327,7 @@ bool EngineCore::post_batch(Batch& batch, TransferSlot& slot) {
   rail.bytes_written.add(bytes);
   rail.work_requests.add(posted);
   if (!batch.peer.check_armed) arm_check(slot.peer, now_ + options_.stall_limit / 4);
-  // A rail that cannot wake its reader lets the control channel do it, and keep it awake.
-  if (!batch.peer.local && rail.rail->wait_fd() < 0 && now_ - batch.peer.last_ring > kRingInterval) {
-    control_->ring(batch.peer.control);
-    batch.peer.last_ring = now_;
-  }
+  if (need_asking_ && rail.rail->wait_fd() < 0) keep_awake(batch.peer);
   return true;
 }
 
@@ -395,6 +391,26 @@ bool EngineCore::post_some(std::uint32_t peer_index, Priority priority) {
     writes.push_back(slots_, index);
   }
   return posted;
+}
+
+// A rail that cannot wake its reader lets the control channel do it, and keep it awake while writes are under
+// way: what is not looked at there does not move.
+void EngineCore::keep_awake(Peer& peer) {
+  if (peer.local || now_ - peer.last_ring < kRingInterval) return;
+  control_->ring(peer.control);
+  peer.last_ring = now_;
+}
+
+void EngineCore::keep_all_awake() {
+  if (now_ - last_keep_awake_ < kRingInterval) return;
+  last_keep_awake_ = now_;
+  for (Peer& peer : peers_) {
+    const auto waits = [&](const Path& path) {
+      return path.outstanding.get() != 0 && rails_[path.local].rail->wait_fd() < 0;
+    };
+    if (peer.state == Peer::State::open && std::any_of(peer.paths.begin(), peer.paths.end(), waits))
+      keep_awake(peer);
+  }
 }
 
 bool EngineCore::send_messages(std::uint32_t peer_index) {
