@@ -57,7 +57,7 @@ LiveSimulation::Started LiveSimulation::start(const std::string& fabric, const E
   started.engine = std::make_unique<TransferEngine>(cluster_.engine(node).shared_from_this());
   started.end = std::shared_ptr<void>(nullptr, [this, node](void*) {
     for (bool gone = false; !gone; std::this_thread::sleep_for(kPause)) {
-      const std::lock_guard lock(cluster_.network().mutex);
+      const std::lock_guard hold(cluster_.network().mutex);
       gone = !cluster_.present(node);
     }
   });
