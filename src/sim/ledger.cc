@@ -236,7 +236,7 @@ void Ledger::drained(OpId id) {
     // An engine that closes does not wait for its peers: until they notice, it is as if it had died.
     const bool receiver_may_not_know =
         (!op.ok && op.error == ErrorCode::peer_lost) || !cluster_.alive(op.from);
-    if (part.state == Part::State::open && receiver_may_not_know) {
+    if (part.state == Part::State::open && (receiver_may_not_know || part.peer_lost)) {
       part.state = Part::State::limbo;
     } else if (part.state == Part::State::open) {
       close(part, "after it was drained");
@@ -272,6 +272,7 @@ void Ledger::peer_lost(NodeId at, const PeerAddress& peer) {
       close(part, "after its receiver has lost its sender");
     // What we sent: has ended, though the other side may not know yet.
     if (op.from != at || part.to != other || op.abandoned) continue;
+    part.peer_lost = !op.done;
     if (op.done && !op.ok &&
         (part.state == Part::State::open ||
          (part.state == Part::State::closed && part.closed_at == network_.now() && op.drained))) {

@@ -40,6 +40,7 @@ struct Part {
   State state = State::open;
   bool complete = false;     // all bytes have been seen to be there
   bool region_goes = false;  // its region is unregistered at some time
+  bool peer_lost = false;    // of a scatter: its sender has lost the receiver, while the whole went on
   TimePoint closed_at{};
   const char* why_closed = "";
 };
