@@ -224,7 +224,8 @@ Nanos Simulator::begin_job(InstanceId id, ModelId model) {
   instance.stop = false;
   instance.model = model;
   instance.job_begin = now_;
-  if (instance.active == model) return now_;
+  // Models that stay where they are keep all they need beside each other.
+  if (instance.active == model || input_.policy == PolicyKind::fixed) return now_;
   instance.active = model;
   Nanos lost = input_.cluster.activate;
   if (instance.loaded == model && instance.loaded_end == now_) {
@@ -360,10 +361,10 @@ void Simulator::step_done(InstanceId id) {
   }
   instance.rows.resize(kept);
   policy_->stepped(id, progress_, at(now_), actions_);
+  act();
   for (const Progress& row : progress_) {
     if (!row.ended) cancel_if_quiet(row.request);
   }
-  act();
   if (instances_[id].stop || instances_[id].rows.empty() || at(now_) >= instances_[id].until) {
     end_turn(id);
   } else {
@@ -453,6 +454,7 @@ void Simulator::cancel_if_quiet(RequestId id) {
   request.kv = kNowhere;
   ++request.version;
   policy_->cancelled(id, at(now_), actions_);
+  act();
 }
 
 void Simulator::fail(const Failure& failure) {
