@@ -239,6 +239,7 @@ struct PlanArguments {
   PoolDescription pool;
   std::string policy = "slack";
   double attainment = 0.9;
+  bool each_model = false;
   std::uint32_t seeds = 3;
 };
 
@@ -253,6 +254,7 @@ Status run_plan(const PlanArguments& arguments) {
                       .policy = *policy,
                       .targets = loaded->targets,
                       .attainment = arguments.attainment,
+                      .each_model = arguments.each_model,
                       .seconds = arguments.pool.seconds,
                       .seed = arguments.pool.seed,
                       .seeds = arguments.seeds};
@@ -305,6 +307,7 @@ void add_plan(CLI::App& app, Chosen& chosen) {
   command->add_option("--policy", arguments->policy, "quota, request, static, slack (default: slack)");
   command->add_option("--attainment", arguments->attainment, "Share of tokens to be in time (default: 0.9)")
       ->check(CLI::Range(0.01, 1.0));
+  command->add_flag("--each-model", arguments->each_model, "Every model is to reach it, not only all together");
   command->add_option("--seeds", arguments->seeds, "Workloads that the plan must serve (default: 3)")
       ->check(CLI::Range(1, 100));
   add_options(*command, arguments->pool);

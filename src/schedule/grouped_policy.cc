@@ -3,6 +3,11 @@
 #include <algorithm>
 
 namespace switchyard::schedule {
+namespace {
+
+constexpr double kFullStep = 0.7;
+
+}  // namespace
 
 // Estimated seconds of execution and switching until all groups are done.
 double GroupedPolicy::prefill_load(const Instance& instance) const {
@@ -101,6 +106,17 @@ bool GroupedPolicy::has_kv_room(const Instance& instance, const Batch& batch, co
   for (const Request* row : batch.rows) bytes += kv_need(*row) + spec(batch.model).kv_block_bytes;
   for (const Request* prompt : batch.prompts) bytes += kv_need(*prompt) + spec(batch.model).kv_block_bytes;
   return bytes <= instance.spec.kv_bytes;
+}
+
+bool GroupedPolicy::has_time(const Instance& instance, const Batch& batch) const {
+  return to_seconds(step_time(instance, batch)) < kFullStep * to_seconds(spec(batch.model).targets.between_tokens);
+}
+
+Batch& GroupedPolicy::batch_on(Instance& instance, const Request& request) {
+  for (const auto& batch : instance.batches) {
+    if (batch->model == request.spec.model && has_kv_room(instance, *batch, request)) return *batch;
+  }
+  return add_batch(instance, request.spec.model);
 }
 
 Instance* GroupedPolicy::shortest_list(ModelId model) const {

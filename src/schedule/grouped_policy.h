@@ -30,6 +30,10 @@ class GroupedPolicy : public Scheduler {
 
   // Whether all rows of the batch and this request fit into the KV memory together.
   bool has_kv_room(const Instance& instance, const Batch& batch, const Request& request) const;
+  // A batch whose steps take most of the target between tokens is full: its model needs another instance.
+  bool has_time(const Instance& instance, const Batch& batch) const;
+  // A batch of the model on the instance with room for the request, or a new one.
+  Batch& batch_on(Instance& instance, const Request& request);
   // The allowed decoding instance with the fewest batches; null: none is allowed.
   Instance* shortest_list(ModelId model) const;
 

@@ -18,11 +18,13 @@ Batch* QuotaPolicy::place_batch(const Request& request, Moment&) {
   for (const auto& instance : instances_) {
     if (!instance || !instance->decodes() || has_failed(*instance, model)) continue;
     for (const auto& batch : instance->batches) {
-      if (batch->model == model && has_kv_room(*instance, *batch, request)) return batch.get();
+      if (batch->model == model && has_kv_room(*instance, *batch, request) && has_time(*instance, *batch)) {
+        return batch.get();
+      }
     }
   }
   Instance* shortest = shortest_list(model);
-  return shortest ? &add_batch(*shortest, model) : nullptr;
+  return shortest ? &batch_on(*shortest, request) : nullptr;
 }
 
 // False: there is nothing to go round.
@@ -70,7 +72,7 @@ void QuotaPolicy::next_turn(Instance& instance, Moment& m) {
       if (!load(instance, batch.model, m)) return;
       if (batch.until == TimePoint{}) batch.until = m.now + batch.quota;
       if (!batch.prompts.empty() && start_prefill(instance, batch, m)) return;
-      if (start_turn(instance, batch, batch.until, m)) return;
+      if (start_turn(instance, batch, batch.until, m) != TurnStart::nothing) return;
     }
     ++round.position;
   }

@@ -22,7 +22,7 @@ Batch* RequestPolicy::place_batch(const Request& request, Moment& m) {
     if (!instance || !instance->decodes() || has_failed(*instance, model)) continue;
     for (const auto& batch : instance->batches) {
       if (batch->model != model || closed(*instance, *batch, m)) continue;
-      if (has_kv_room(*instance, *batch, request)) return batch.get();
+      if (has_kv_room(*instance, *batch, request) && has_time(*instance, *batch)) return batch.get();
     }
   }
   Instance* shortest = shortest_list(model);
@@ -35,12 +35,14 @@ void RequestPolicy::next_turn(Instance& instance, Moment& m) {
   const bool begun = !instance.batches.empty() && instance.batches.front()->last_turn != TimePoint{};
   for (auto& batch : instance.batches) {
     if (!runnable(instance, *batch)) {
-      if (begun && &batch == &instance.batches.front() && !has_failed(instance, batch->model)) return;
+      const bool coming = std::ranges::any_of(
+          batch->rows, [](const Request* row) { return row->phase == Phase::prefilling || row->moving(); });
+      if (coming && begun && &batch == &instance.batches.front() && !has_failed(instance, batch->model)) return;
       continue;
     }
     if (!load(instance, batch->model, m)) return;
     const bool started = (!batch->prompts.empty() && start_prefill(instance, *batch, m)) ||
-                         start_turn(instance, *batch, TimePoint::max(), m);
+                         start_turn(instance, *batch, TimePoint::max(), m) != TurnStart::nothing;
     if (started) {
       const auto place = instance.batches.begin() + (&batch - instance.batches.data());
       std::rotate(instance.batches.begin(), place, place + 1);

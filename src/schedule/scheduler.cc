@@ -435,7 +435,7 @@ void Scheduler::find_home(Request& request, Moment& m) {
 void Scheduler::send_home(Request& request, Moment& m) {
   if (request.home == kNowhere || request.kv >= kHost || request.kv == request.home) return;
   const std::uint64_t block = spec(request.spec.model).kv_block_bytes;
-  if (has_room(request.home, request.kv_bytes + block * (instances_[request.home]->in_job.size() + 1))) {
+  if (has_room(request.home, request.kv_bytes + block)) {
     move(request, request.home, m);
   } else if (has_room(kHost, request.kv_bytes)) {
     move(request, kHost, m);

@@ -140,8 +140,13 @@ class Scheduler : public Policy {
   bool load(Instance& instance, ModelId model, Moment& m, ModelId keep = kNoModel);
   // Begins a prefill of the batch's first prompts. False: there is no KV memory for even one now.
   bool start_prefill(Instance& instance, Batch& batch, Moment& m);
-  // Begins a turn with the rows whose KV is there, and calls for that of the others. False: none can run now.
-  bool start_turn(Instance& instance, Batch& batch, TimePoint until, Moment& m);
+  // Begins a turn with the rows whose KV is there, and calls for that of the others.
+  enum class TurnStart {
+    begun,
+    coming,   // none is there yet, but KV or room for it is on its way: wait, or instances chase KV in and out
+    nothing,  // none can run now
+  };
+  TurnStart start_turn(Instance& instance, Batch& batch, TimePoint until, Moment& m);
   void stop(Instance& instance, Moment& m);
   // Brings KV of the batch's rows from host memory, as far as there is room.
   void fetch_rows(Instance& instance, Batch& batch, Moment& m);
@@ -152,8 +157,8 @@ class Scheduler : public Policy {
 
   bool can_serve(const Instance& instance, ModelId model) const;
   static bool has_failed(const Instance& instance, ModelId model);
-  // Has prompts, or rows whose KV is here or in host memory.
-  static bool runnable(const Instance& instance, const Batch& batch);
+  // Has a row whose KV is here, or a prompt or a row in host memory for which room can be made.
+  bool runnable(const Instance& instance, const Batch& batch) const;
   static bool row_ready(const Instance& instance, const Request& request);
   // Step time of a batch with all its rows, and at least one.
   Nanos step_time(const Instance& instance, const Batch& batch) const;
@@ -174,7 +179,7 @@ class Scheduler : public Policy {
   void settle(Moment& m);
 
   // Memory (scheduler_memory.cc).
-  std::uint64_t free_kv(const Instance& instance) const { return instance.spec.kv_bytes - instance.kv_used; }
+  std::uint64_t free_kv(const Instance& instance) const;
   bool has_room(InstanceId place, std::uint64_t bytes) const;
   void charge(InstanceId place, std::uint64_t bytes);
   void release(InstanceId place, std::uint64_t bytes);

@@ -17,11 +17,17 @@ bool Scheduler::row_ready(const Instance& instance, const Request& request) {
   return request.phase == Phase::decoding && request.kv == instance.id && !request.moving();
 }
 
-bool Scheduler::runnable(const Instance& instance, const Batch& batch) {
+bool Scheduler::runnable(const Instance& instance, const Batch& batch) const {
   if (has_failed(instance, batch.model)) return false;
-  if (!batch.prompts.empty()) return true;
+  if (std::ranges::any_of(batch.rows, [&](const Request* row) { return row_ready(instance, *row); })) return true;
+  // Others can go to host memory as far as that has room.
+  const std::uint64_t staying = instance.kv_used - instance.kv_leaving;
+  const std::uint64_t available =
+      instance.spec.kv_bytes - staying + std::min(staying, options_.host_kv_bytes - host_used_);
+  if (!batch.prompts.empty() && kv_need(*batch.prompts.front(), 1) <= available) return true;
+  const std::uint64_t spare = 2 * spec(batch.model).kv_block_bytes;
   return std::ranges::any_of(batch.rows, [&](const Request* row) {
-    return row->phase == Phase::decoding && ((row->kv == instance.id && !row->moving()) || row->kv == kHost);
+    return row->phase == Phase::decoding && row->kv == kHost && !row->moving() && row->kv_bytes + spare <= available;
   });
 }
 
@@ -92,7 +98,7 @@ bool Scheduler::start_prefill(Instance& instance, Batch& batch, Moment& m) {
     const std::uint64_t need = kv_need(*request, 1);
     if (!has_room(instance.id, need)) {
       if (action.prompts.empty()) {
-        make_room(instance, need, nullptr, false, m);
+        make_room(instance, need, &batch, false, m);
         instance.blocked = true;
       }
       break;
@@ -109,8 +115,7 @@ bool Scheduler::start_prefill(Instance& instance, Batch& batch, Moment& m) {
     }
     InstanceId to = home->id;
     if (home != &instance) {
-      const std::uint64_t reserve = (home->in_job.size() + 1) * spec(batch.model).kv_block_bytes;
-      if (!has_room(to, need + reserve)) to = kHost;
+      if (!has_room(to, need + spec(batch.model).kv_block_bytes)) to = kHost;
       if (!has_room(to, need)) {
         home->blocked = true;
         instance.blocked = true;
@@ -146,7 +151,7 @@ bool Scheduler::start_prefill(Instance& instance, Batch& batch, Moment& m) {
   return true;
 }
 
-bool Scheduler::start_turn(Instance& instance, Batch& batch, TimePoint until, Moment& m) {
+Scheduler::TurnStart Scheduler::start_turn(Instance& instance, Batch& batch, TimePoint until, Moment& m) {
   shrink(instance, batch, m);
   fetch_rows(instance, batch, m);
   const std::uint64_t block = spec(batch.model).kv_block_bytes;
@@ -158,10 +163,15 @@ bool Scheduler::start_turn(Instance& instance, Batch& batch, TimePoint until, Mo
     std::stable_sort(ready.begin(), ready.end(), [](const Request* a, const Request* b) { return a->due() < b->due(); });
     ready.resize(options_.max_rows);
   }
-  if (ready.empty()) return false;
+  if (ready.empty()) {
+    const bool coming = std::ranges::any_of(batch.rows, [&](const Request* row) {
+      return row->phase == Phase::decoding && (row->moving_to == instance.id || (row->kv == kHost && instance.kv_leaving > 0));
+    });
+    return coming ? TurnStart::coming : TurnStart::nothing;
+  }
   if (free_kv(instance) < ready.size() * block) {
     instance.blocked = true;
-    return false;
+    return instance.kv_leaving > 0 ? TurnStart::coming : TurnStart::nothing;
   }
   RunDecode action{.instance = instance.id, .model = batch.model, .until = until};
   for (Request* row : ready) {
@@ -176,7 +186,7 @@ bool Scheduler::start_turn(Instance& instance, Batch& batch, TimePoint until, Mo
   std::erase(instance.resident, batch.model);
   instance.resident.push_back(batch.model);
   m.out.push_back(std::move(action));
-  return true;
+  return TurnStart::begun;
 }
 
 void Scheduler::stop(Instance& instance, Moment& m) {

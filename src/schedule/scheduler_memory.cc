@@ -12,9 +12,17 @@ std::uint64_t Scheduler::kv_need(const Request& request, std::uint32_t more_toke
   return ((tokens + kBlockTokens - 1) / kBlockTokens + 1) * spec(request.spec.model).kv_block_bytes;
 }
 
+std::uint64_t Scheduler::free_kv(const Instance& instance) const {
+  return instance.spec.kv_bytes - std::min(instance.spec.kv_bytes, instance.kv_used);
+}
+
+// Each row that runs may begin a block before anything can be done about it.
 bool Scheduler::has_room(InstanceId place, std::uint64_t bytes) const {
   if (place == kHost) return host_used_ + bytes <= options_.host_kv_bytes;
-  return free_kv(*instances_[place]) >= bytes;
+  const Instance& instance = *instances_[place];
+  const bool running = instance.job == Job::decode || instance.job == Job::stopping;
+  const std::uint64_t growth = running ? instance.in_job.size() * spec(instance.batch->model).kv_block_bytes : 0;
+  return free_kv(instance) >= bytes + growth;
 }
 
 void Scheduler::charge(InstanceId place, std::uint64_t bytes) {
@@ -60,9 +68,11 @@ void Scheduler::move(Request& request, InstanceId to, Moment& m) {
   m.out.push_back(MoveKv{request.spec.id, request.kv, to});
 }
 
-// Sends rows of other batches to host memory, those that are due last first. `force`: where host memory is full,
-// they lose their KV.
+// Sends rows of other batches to host memory, those that are due last first; none at all where that would not make room
+// enough. `force`: where host memory is full, they lose their KV.
 void Scheduler::make_room(Instance& instance, std::uint64_t bytes, const Batch* keep, bool force, Moment& m) {
+  const std::uint64_t free = free_kv(instance) + instance.kv_leaving;
+  if (free >= bytes) return;
   std::vector<Request*> rows;
   for (const auto& batch : instance.batches) {
     if (batch.get() == keep || batch.get() == instance.batch) continue;
@@ -71,31 +81,50 @@ void Scheduler::make_room(Instance& instance, std::uint64_t bytes, const Batch* 
     }
   }
   std::stable_sort(rows.begin(), rows.end(), [](const Request* a, const Request* b) { return a->due() > b->due(); });
+  std::vector<Request*> chosen;
+  std::uint64_t gained = 0;
+  std::uint64_t host = options_.host_kv_bytes - host_used_;
   for (Request* row : rows) {
-    if (free_kv(instance) + instance.kv_leaving >= bytes) return;
+    if (free + gained >= bytes) break;
+    if (!force && row->kv_bytes > host) continue;
+    host -= std::min(host, row->kv_bytes);
+    gained += row->kv_bytes;
+    chosen.push_back(row);
+  }
+  if (free + gained < bytes && !force) return;
+  for (Request* row : chosen) {
     if (has_room(kHost, row->kv_bytes)) {
       move(*row, kHost, m);
-    } else if (force) {
+    } else {
       drop_kv(*row, m);
     }
   }
 }
 
 void Scheduler::fetch_rows(Instance& instance, Batch& batch, Moment& m) {
-  std::uint64_t missing = 0;
+  const std::uint64_t block = spec(batch.model).kv_block_bytes;
+  std::vector<Request*> away;
+  std::uint64_t here = 0;
   for (Request* row : batch.rows) {
-    if (row->kv != kHost || row->moving() || row->phase != Phase::decoding) continue;
-    // A block for each row that runs stays free.
-    const std::uint64_t reserve = (instance.in_job.size() + batch.rows.size()) * spec(batch.model).kv_block_bytes;
-    if (missing == 0 && has_room(instance.id, row->kv_bytes + reserve)) {
-      move(*row, instance.id, m);
-    } else {
-      missing += row->kv_bytes + reserve;
+    if (row->phase != Phase::decoding) continue;
+    if (row->kv == kHost && !row->moving()) {
+      away.push_back(row);
+    } else if (row->kv == instance.id || row->moving_to == instance.id) {
+      ++here;
     }
   }
-  if (missing > 0) {
-    make_room(instance, missing, &batch, false, m);
-    instance.blocked = true;
+  if (away.empty()) return;
+  std::stable_sort(away.begin(), away.end(), [](const Request* a, const Request* b) { return a->due() < b->due(); });
+  for (Request* row : away) {
+    // A block for each row that is going to run stays free.
+    const std::uint64_t bytes = row->kv_bytes + (here + 1) * block;
+    if (!has_room(instance.id, bytes)) {
+      make_room(instance, bytes, &batch, false, m);
+      instance.blocked = true;
+      return;
+    }
+    move(*row, instance.id, m);
+    ++here;
   }
 }
 

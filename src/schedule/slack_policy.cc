@@ -9,6 +9,8 @@ namespace {
 // A turn is looked at again after this long, not after every step.
 constexpr Nanos kCheckInterval = std::chrono::milliseconds(15);
 constexpr Nanos kLongestTurn = std::chrono::seconds(2);
+constexpr double kFullLoad = 0.9;    // share of an instance's time that decoding may need
+constexpr double kSplitGain = 0.4;   // by how much less another must have to do, for a model to be served by both
 constexpr double kLongestLateness = 20;      // seconds; later is no worse
 constexpr std::uint64_t kSharedTokens = 8192;  // prompts of one model that are worth a second prefill instance
 
@@ -37,28 +39,38 @@ double SlackPolicy::load_of(const Instance& instance) const {
   return sum;
 }
 
+// Where the model is decoded already, unless that instance has more to do than time and another has time to spare; else
+// where there is least to do.
 Batch* SlackPolicy::home_of(ModelId model, const Moment&) {
   Instance* best = nullptr;
   double least = 0;
+  Batch* joined = nullptr;
+  double joined_load = 0;
   for (const auto& instance : instances_) {
     if (!instance || !instance->decodes() || !can_serve(*instance, model)) continue;
     if (!split_ && instance->spec.role != Role::unified) continue;
-    if (!has_failed(*instance, model)) {
-      for (const auto& batch : instance->batches) {
-        if (batch->model != model || (batch->rows.empty() && batch->prompts.empty())) continue;
-        if (batch->rows.size() + batch->prompts.size() < options_.max_rows) return batch.get();
+    const bool failed = has_failed(*instance, model);
+    const double load = load_of(*instance);
+    bool there = false;
+    for (const auto& batch : instance->batches) {
+      if (batch->model != model || (batch->rows.empty() && batch->prompts.empty())) continue;
+      there = true;
+      if (failed || batch->rows.size() + batch->prompts.size() >= options_.max_rows) continue;
+      if (!joined || load < joined_load) {
+        joined = batch.get();
+        joined_load = load;
       }
     }
-    const double load = load_of(*instance) - (instance->is_resident(model) ? 0.05 : 0) +
-                        (has_failed(*instance, model) ? 1e9 : 0);
-    if (!best || load < least) {
+    const double price = load - (instance->is_resident(model) ? 0.05 : 0) + (failed ? 1e9 : 0);
+    if (!there && (!best || price < least)) {
       best = instance.get();
-      least = load;
+      least = price;
     }
   }
+  if (joined && (!best || joined_load < kFullLoad || least > joined_load - kSplitGain)) return joined;
   if (!best) return nullptr;
   for (const auto& batch : best->batches) {
-    if (batch->model == model && batch->rows.size() + batch->prompts.size() < options_.max_rows) return batch.get();
+    if (batch->model == model) return batch.get();
   }
   return &add_batch(*best, model);
 }
@@ -146,12 +158,11 @@ bool SlackPolicy::claimed(const Instance& instance, const Batch& pool) const {
   });
 }
 
-SlackPolicy::Choice SlackPolicy::best(Instance& instance, bool resident, const Moment& m) {
-  Choice choice;
+std::vector<SlackPolicy::Choice> SlackPolicy::candidates(Instance& instance, bool resident, const Moment& m) {
+  std::vector<Choice> choices;
   const auto consider = [&](Batch& batch) {
     if (instance.is_resident(batch.model) != resident || !runnable(instance, batch)) return;
-    const double value = index(instance, batch, m);
-    if (!choice.batch || value > choice.index) choice = {&batch, value};
+    choices.push_back({&batch, index(instance, batch, m)});
   };
   if (instance.spec.role == Role::prefill) {
     for (const auto& pool : pools_) {
@@ -162,24 +173,34 @@ SlackPolicy::Choice SlackPolicy::best(Instance& instance, bool resident, const M
       if (batch.get() != instance.batch) consider(*batch);
     }
   }
-  return choice;
+  return choices;
+}
+
+SlackPolicy::Choice SlackPolicy::best(Instance& instance, bool resident, const Moment& m) {
+  Choice best;
+  for (const Choice& choice : candidates(instance, resident, m)) {
+    if (!best.batch || choice.index > best.index) best = choice;
+  }
+  return best;
 }
 
 void SlackPolicy::next_job(Instance& instance, Moment& m) {
   std::erase_if(instance.batches, [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
-  Choice ready = best(instance, true, m);
-  if (ready.batch) {
-    Batch& batch = *ready.batch;
+  std::vector<Choice> ready = candidates(instance, true, m);
+  std::stable_sort(ready.begin(), ready.end(), [](const Choice& a, const Choice& b) { return a.index > b.index; });
+  bool waits = false;
+  for (const Choice& choice : ready) {
+    Batch& batch = *choice.batch;
+    // While KV of a better one is on its way, only rows that need no room may run.
+    const bool away = std::ranges::any_of(batch.rows, [](const Request* row) { return row->kv == kHost; });
+    if (waits && (away || !batch.prompts.empty())) continue;
     if (!batch.prompts.empty() && start_prefill(instance, batch, m)) return;
-    if (start_turn(instance, batch, m.now + kLongestTurn, m)) return;
-    // Its KV is on the way, or has no room yet: the next best meanwhile.
-    for (const auto& other : instance.batches) {
-      if (other.get() == &batch || !instance.is_resident(other->model) || !runnable(instance, *other)) continue;
-      if (start_turn(instance, *other, m.now + kLongestTurn, m)) return;
-    }
+    const TurnStart start = start_turn(instance, batch, m.now + kLongestTurn, m);
+    if (start == TurnStart::begun) return;
+    waits = waits || start == TurnStart::coming;
   }
   const Choice other = best(instance, false, m);
-  if (other.batch) load(instance, other.batch->model, m, ready.batch ? ready.batch->model : kNoModel);
+  if (other.batch) load(instance, other.batch->model, m, waits ? ready.front().batch->model : kNoModel);
 }
 
 void SlackPolicy::prepare_next(Instance& instance, Moment& m) {

@@ -30,6 +30,8 @@ class SlackPolicy : public Scheduler {
   };
 
   double index(const Instance& instance, const Batch& batch, const Moment& m) const;
+  // Models that are ready in a berth, or those that are not, and could run.
+  std::vector<Choice> candidates(Instance& instance, bool resident, const Moment& m);
   // The best among models that are ready in a berth, or among those that are not.
   Choice best(Instance& instance, bool resident, const Moment& m);
   bool claimed(const Instance& instance, const Batch& pool) const;

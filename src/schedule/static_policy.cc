@@ -50,14 +50,8 @@ void StaticPolicy::population_changed(Moment&) {
 }
 
 Batch* StaticPolicy::place_batch(const Request& request, Moment&) {
-  for (const auto& instance : instances_) {
-    if (!instance || !instance->decodes() || !allowed(*instance, request.spec.model)) continue;
-    for (const auto& batch : instance->batches) {
-      if (batch->model == request.spec.model && has_kv_room(*instance, *batch, request)) return batch.get();
-    }
-  }
-  Instance* shortest = shortest_list(request.spec.model);
-  return shortest ? &add_batch(*shortest, request.spec.model) : nullptr;
+  Instance* place = shortest_list(request.spec.model);
+  return place ? &batch_on(*place, request) : nullptr;
 }
 
 void StaticPolicy::next_turn(Instance& instance, Moment& m) {
@@ -70,7 +64,7 @@ void StaticPolicy::next_turn(Instance& instance, Moment& m) {
   for (Batch* batch : order) {
     if (!runnable(instance, *batch) || !load(instance, batch->model, m)) continue;
     if (!batch->prompts.empty() && start_prefill(instance, *batch, m)) return;
-    if (start_turn(instance, *batch, m.now, m)) return;
+    if (start_turn(instance, *batch, m.now, m) != TurnStart::nothing) return;
   }
 }
 

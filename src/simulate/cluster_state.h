@@ -94,7 +94,7 @@ struct SimInstance {
 struct SimRequest {
   std::uint32_t made = 0;
   std::uint32_t in_time = 0;
-  bool shed = false, ended = false, cancelled = false;
+  bool arrived = false, shed = false, ended = false, cancelled = false;
   bool prefilling = false;
   bool started = false;  // its first prefill has begun
   schedule::InstanceId kv = schedule::kNowhere;

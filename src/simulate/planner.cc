@@ -50,7 +50,7 @@ class WidthPlanner {
     plan.worst_model = pool->second.worst_model;
     plan.busy = pool->second.busy;
     for (const std::size_t model : all) {
-      auto alone = fewest({model}, schedule::PolicyKind::request);
+      auto alone = fewest({model}, options_.policy);
       if (!alone) return pass(alone.error());
       plan.alone += alone->first;
     }
@@ -58,12 +58,16 @@ class WidthPlanner {
   }
 
  private:
+  bool suffices(const Outcome& outcome) const {
+    return (options_.each_model ? outcome.worst_model : outcome.attainment) >= options_.attainment;
+  }
+
   // The number of instances, and what they reach.
   Result<std::pair<std::uint32_t, Outcome>> fewest(const std::vector<std::size_t>& models, schedule::PolicyKind policy) {
     std::uint32_t high = 1;
     auto outcome = run(models, policy, high);
     if (!outcome) return pass(outcome.error());
-    while (outcome->attainment < options_.attainment) {
+    while (!suffices(*outcome)) {
       if (high >= kMaxInstances) {
         return fail(ErrorCode::exhausted, "'{}' and others do not reach {} of tokens in time with {} instances either: a "
                                           "request alone may be too slow for its targets",
@@ -79,7 +83,7 @@ class WidthPlanner {
       const std::uint32_t middle = low + (high - low) / 2;
       outcome = run(models, policy, middle);
       if (!outcome) return pass(outcome.error());
-      if (outcome->attainment >= options_.attainment) {
+      if (suffices(*outcome)) {
         high = middle;
         best = *outcome;
       } else {
@@ -170,6 +174,7 @@ nlohmann::ordered_json to_json(const Plan& plan, const PlanOptions& options) {
   nlohmann::ordered_json json;
   json["policy"] = schedule::to_string(options.policy);
   json["attainment_wanted"] = options.attainment;
+  json["of_each_model"] = options.each_model;
   json["gpus"] = plan.gpus;
   json["gpus_one_deployment_per_model"] = plan.gpus_alone;
   json["saved"] = plan.saved();

@@ -19,6 +19,7 @@ struct PlanOptions {
   schedule::PolicyOptions policy_options;
   schedule::Targets targets;
   double attainment = 0.9;
+  bool each_model = false;  // every model is to reach it, not only all together
   double seconds = 600;
   Lengths input{.mean = 700, .sigma = 1.2, .most = 8192};
   Lengths output{.mean = 290, .sigma = 0.9, .most = 2048};

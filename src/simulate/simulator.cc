@@ -131,6 +131,7 @@ void Simulator::dispatch(const Event& event) {
   switch (event.kind) {
     case EventKind::arrival: {
       const WorkloadRequest& request = asked(id);
+      requests_[id].arrived = true;
       if (id + 1 < requests_.size()) queue_.push(asked(id + 1).time, EventKind::arrival, id + 1);
       policy_->arrived({.id = id,
                         .model = request.model,
@@ -432,7 +433,7 @@ void Simulator::apply(const DropKv& action) {
 
 void Simulator::cancel(RequestId id) {
   SimRequest& request = requests_[id];
-  if (request.shed || request.ended || request.cancelled || asked(id).time > now_) return;
+  if (!request.arrived || request.shed || request.ended || request.cancelled) return;
   request.cancel_wanted = true;
   cancel_if_quiet(id);
 }
