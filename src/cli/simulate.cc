@@ -35,12 +35,15 @@ struct PoolDescription {
 void add_options(CLI::App& command, PoolDescription& pool) {
   command.add_option("--profile", pool.profile, "CSV of measured step times");
   command.add_option("--gpu", pool.gpu, "Accelerator: its rows of the profile, its memory and link");
-  command.add_option("--memory", pool.memory, "Memory of an accelerator, where --gpu does not say it (80GiB)");
+  command.add_option("--memory", pool.memory,
+                     "Memory of an accelerator, where --gpu does not say it (80GiB)");
   command.add_option("--link", pool.link, "Bytes per second between host and accelerator, each way (40GB)");
   command.add_option("--ttft", pool.ttft, "Target for the first token (default: 10s)");
   command.add_option("--tbt", pool.tbt, "Target between tokens (default: 100ms)");
-  command.add_option("--input-mean", pool.input_mean, "Generated requests: mean prompt tokens (default: 700)");
-  command.add_option("--output-mean", pool.output_mean, "Generated requests: mean tokens to make (default: 290)");
+  command.add_option("--input-mean", pool.input_mean,
+                     "Generated requests: mean prompt tokens (default: 700)");
+  command.add_option("--output-mean", pool.output_mean,
+                     "Generated requests: mean tokens to make (default: 290)");
   command.add_option("--seconds", pool.seconds, "Generated requests: length of the workload (default: 300)");
   command.add_option("--seed", pool.seed, "Of generated requests (default: 1)");
   command.add_option("--json", pool.json, "Write JSON to this file; - for standard output");
@@ -51,7 +54,8 @@ Result<std::string> read_file(const std::string& path) {
   const auto size = std::filesystem::file_size(path, error);
   std::ifstream file(path, std::ios::binary);
   if (error || !file) return fail(ErrorCode::not_found, "{}: cannot be read; is there such a file?", path);
-  if (size > kMaxInputBytes) return fail(ErrorCode::invalid, "{}: larger than {} bytes", path, kMaxInputBytes);
+  if (size > kMaxInputBytes)
+    return fail(ErrorCode::invalid, "{}: larger than {} bytes", path, kMaxInputBytes);
   std::ostringstream text;
   text << file.rdbuf();
   return std::move(text).str();
@@ -80,7 +84,8 @@ Result<Loaded> load(const PoolDescription& pool) {
   if (!entries) return fail_at(pool.models, entries.error());
   loaded.models = *std::move(entries);
   if (!pool.profile.empty()) {
-    if (pool.gpu.empty()) return fail(ErrorCode::invalid, "--profile needs --gpu: which of its accelerators?");
+    if (pool.gpu.empty())
+      return fail(ErrorCode::invalid, "--profile needs --gpu: which of its accelerators?");
     const auto csv = read_file(pool.profile);
     if (!csv) return pass(csv.error());
     auto profile = parse_profile(*csv, pool.gpu);
@@ -128,7 +133,8 @@ struct SimulateArguments {
 Result<Workload> make_workload(const SimulateArguments& arguments, const Loaded& loaded) {
   const PoolDescription& pool = arguments.pool;
   if (!arguments.workload.empty()) {
-    if (arguments.generate > 0) return fail(ErrorCode::invalid, "--workload and --generate exclude each other");
+    if (arguments.generate > 0)
+      return fail(ErrorCode::invalid, "--workload and --generate exclude each other");
     const auto csv = read_file(arguments.workload);
     if (!csv) return pass(csv.error());
     auto workload = parse_workload(*csv);
@@ -144,7 +150,8 @@ Result<Workload> make_workload(const SimulateArguments& arguments, const Loaded&
     }
   } else {
     auto models = named_models(loaded.models);
-    if (!models) return fail_at("without --workload or --generate requests come from the model map", models.error());
+    if (!models)
+      return fail_at("without --workload or --generate requests come from the model map", models.error());
     generator.models = *std::move(models);
   }
   return generate_workload(generator);
@@ -222,7 +229,8 @@ Status run_simulate(const SimulateArguments& arguments) {
     text += (text.empty() ? "" : "\n") + to_text(input, *result);
     if (arguments.plot.empty()) continue;
     std::filesystem::path path = arguments.plot;
-    if (arguments.policies.size() > 1) path.replace_filename(path.stem().string() + "-" + name + path.extension().string());
+    if (arguments.policies.size() > 1)
+      path.replace_filename(path.stem().string() + "-" + name + path.extension().string());
     if (Status written = write_file(path.string(), to_svg(input, *result)); !written) return written;
   }
   const std::string& target = arguments.pool.json;
@@ -274,19 +282,28 @@ Status run_plan(const PlanArguments& arguments) {
 }  // namespace
 
 void add_simulate(CLI::App& app, Chosen& chosen) {
-  auto* command = app.add_subcommand("simulate", "Replay a workload on instances in numbers, under a scheduling policy");
+  auto* command =
+      app.add_subcommand("simulate", "Replay a workload on instances in numbers, under a scheduling policy");
   auto arguments = std::make_shared<SimulateArguments>();
   command->add_option("--workload", arguments->workload, "CSV: time, model, input_tokens, output_tokens");
-  command->add_option("--generate", arguments->generate, "So many models model_00 ... with --rate, instead of a CSV")
+  command
+      ->add_option("--generate", arguments->generate,
+                   "So many models model_00 ... with --rate, instead of a CSV")
       ->check(CLI::Range(1, 10000));
-  command->add_option("--rate", arguments->rate, "Requests per second of each generated model (default: 0.1)");
-  command->add_option("--models", arguments->pool.models, "YAML: profile, bytes and KV of the workload's models")->required();
+  command->add_option("--rate", arguments->rate,
+                      "Requests per second of each generated model (default: 0.1)");
+  command
+      ->add_option("--models", arguments->pool.models, "YAML: profile, bytes and KV of the workload's models")
+      ->required();
   command->add_option("--prefill", arguments->prefill, "Prefill instances")->check(CLI::Range(0, 10000));
   command->add_option("--decode", arguments->decode, "Decode instances")->check(CLI::Range(0, 10000));
   command->add_option("--unified", arguments->unified, "Instances that do both")->check(CLI::Range(0, 10000));
-  command->add_option("--policy", arguments->policies, "quota, request, static, slack; several run one after the other");
-  command->add_option("--berths", arguments->berths, "Model images per instance (default: 2)")->check(CLI::Range(1, 64));
-  command->add_option("--kv-memory", arguments->kv_memory, "KV memory per instance (default: what berths leave)");
+  command->add_option("--policy", arguments->policies,
+                      "quota, request, static, slack; several run one after the other");
+  command->add_option("--berths", arguments->berths, "Model images per instance (default: 2)")
+      ->check(CLI::Range(1, 64));
+  command->add_option("--kv-memory", arguments->kv_memory,
+                      "KV memory per instance (default: what berths leave)");
   command->add_option("--longest-quota", arguments->longest_quota, "Of the quota policy (default: 4s)");
   command->add_flag("--shed", arguments->shed, "Shed requests that would not be served in time");
   command->add_option("--plot", arguments->plot, "Write an SVG of who held each instance when");
@@ -303,11 +320,13 @@ void add_plan(CLI::App& app, Chosen& chosen) {
   auto* command = app.add_subcommand("plan", "Find the fewest accelerators for a mix of models");
   auto arguments = std::make_shared<PlanArguments>();
   arguments->pool.seconds = 600;
-  command->add_option("--mix", arguments->pool.models, "YAML: models with count, rate, profile, bytes, gpus")->required();
+  command->add_option("--mix", arguments->pool.models, "YAML: models with count, rate, profile, bytes, gpus")
+      ->required();
   command->add_option("--policy", arguments->policy, "quota, request, static, slack (default: slack)");
   command->add_option("--attainment", arguments->attainment, "Share of tokens to be in time (default: 0.9)")
       ->check(CLI::Range(0.01, 1.0));
-  command->add_flag("--each-model", arguments->each_model, "Every model is to reach it, not only all together");
+  command->add_flag("--each-model", arguments->each_model,
+                    "Every model is to reach it, not only all together");
   command->add_option("--seeds", arguments->seeds, "Workloads that the plan must serve (default: 3)")
       ->check(CLI::Range(1, 100));
   add_options(*command, arguments->pool);

@@ -37,7 +37,8 @@ void TokenBucket::put_back() { level_ = std::min(limit_.burst, level_ + 1); }
 bool TokenBucket::full(TimePoint now) const { return at(now) >= limit_.burst; }
 
 void Admission::add_model(ModelId id, const ModelSpec& spec) {
-  models_.insert_or_assign(id, ModelEntry{TokenBucket(spec.rate), spec.rate.per_second > 0, spec.max_waiting});
+  models_.insert_or_assign(id,
+                           ModelEntry{TokenBucket(spec.rate), spec.rate.per_second > 0, spec.max_waiting});
 }
 
 void Admission::remove_model(ModelId id) { models_.erase(id); }
@@ -46,7 +47,8 @@ void Admission::forget_idle_keys(TimePoint now) {
   std::erase_if(keys_, [&](const auto& entry) { return entry.second.full(now); });
 }
 
-std::optional<Refusal> Admission::refuse(const RequestSpec& request, const AdmissionState& state, TimePoint now) {
+std::optional<Refusal> Admission::refuse(const RequestSpec& request, const AdmissionState& state,
+                                         TimePoint now) {
   const auto entry = models_.find(request.model);
   if (entry == models_.end()) return Refusal{ShedReason::no_instance, {}};
   ModelEntry& model = entry->second;
@@ -66,7 +68,8 @@ std::optional<Refusal> Admission::refuse(const RequestSpec& request, const Admis
     return Refusal{ShedReason::overload, later};
   }
   if (model.limited) {
-    if (const auto wait = model.bucket.take(now)) return Refusal{ShedReason::rate, std::max(kLeastRetry, *wait)};
+    if (const auto wait = model.bucket.take(now))
+      return Refusal{ShedReason::rate, std::max(kLeastRetry, *wait)};
   }
   if (options_.key_rate.per_second > 0) {
     if (keys_.size() >= kMaxKeys) forget_idle_keys(now);

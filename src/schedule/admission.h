@@ -34,9 +34,10 @@ class TokenBucket {
 struct AdmissionState {
   std::uint64_t waiting_total = 0;
   std::uint64_t waiting_of_model = 0;
-  double weight_share = 1;        // the model's weight over that of all models with waiting requests, itself included
-  double expected_in_time = 1;    // share of the request's tokens
-  Nanos expected_wait{};          // until its first token
+  double weight_share =
+      1;  // the model's weight over that of all models with waiting requests, itself included
+  double expected_in_time = 1;  // share of the request's tokens
+  Nanos expected_wait{};        // until its first token
 };
 
 struct Refusal {

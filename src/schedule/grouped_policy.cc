@@ -14,7 +14,8 @@ double GroupedPolicy::prefill_load(const Instance& instance) const {
   Nanos sum{};
   ModelId previous = instance.active;
   for (const auto& group : instance.batches) {
-    for (const Request* prompt : group->prompts) sum += costs_.prefill(group->model, instance.id, prompt->context());
+    for (const Request* prompt : group->prompts)
+      sum += costs_.prefill(group->model, instance.id, prompt->context());
     if (group->prompts.empty() && instance.batch != group.get()) continue;
     if (group->model != previous) sum += costs_.load(group->model, instance.id);
     previous = group->model;
@@ -32,7 +33,8 @@ bool GroupedPolicy::place_prompt(Request& request, Moment& m) {
     decodable = decodable || instance->decodes();
     if (instance->spec.role != Role::prefill) continue;
     for (const auto& group : instance->batches) {
-      if (group->model == model && group->accepted < options_.group_requests && !has_failed(*instance, model)) {
+      if (group->model == model && group->accepted < options_.group_requests &&
+          !has_failed(*instance, model)) {
         add_prompt(*instance, *group, request);
         return true;
       }
@@ -109,7 +111,8 @@ bool GroupedPolicy::has_kv_room(const Instance& instance, const Batch& batch, co
 }
 
 bool GroupedPolicy::has_time(const Instance& instance, const Batch& batch) const {
-  return to_seconds(step_time(instance, batch)) < kFullStep * to_seconds(spec(batch.model).targets.between_tokens);
+  return to_seconds(step_time(instance, batch)) <
+         kFullStep * to_seconds(spec(batch.model).targets.between_tokens);
 }
 
 Batch& GroupedPolicy::batch_on(Instance& instance, const Request& request) {

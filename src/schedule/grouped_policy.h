@@ -1,9 +1,9 @@
 // Grouped first-come-first-served prefill, which the policies `quota`, `request` and `static` share; what a
 // decode instance does next is left to them. See policy.h for threads and costs.
 //
-// A prompt joins a group of its model that has taken fewer than `group_requests` prompts in its life, else a new
-// group on the prefill instance with the least to do. An instance serves its front group. Where there are only
-// unified instances, a prompt waits in the batch that is going to decode it.
+// A prompt joins a group of its model that has taken fewer than `group_requests` prompts in its life, else a
+// new group on the prefill instance with the least to do. An instance serves its front group. Where there are
+// only unified instances, a prompt waits in the batch that is going to decode it.
 #pragma once
 
 #include "schedule/scheduler.h"

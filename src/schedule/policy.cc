@@ -12,9 +12,9 @@ namespace switchyard::schedule {
 namespace {
 
 constexpr std::array<std::pair<std::string_view, PolicyKind>, 4> kNames = {{{"quota", PolicyKind::quota},
-                                                                             {"request", PolicyKind::request},
-                                                                             {"static", PolicyKind::fixed},
-                                                                             {"slack", PolicyKind::slack}}};
+                                                                            {"request", PolicyKind::request},
+                                                                            {"static", PolicyKind::fixed},
+                                                                            {"slack", PolicyKind::slack}}};
 
 }  // namespace
 
@@ -48,10 +48,12 @@ Result<PolicyKind> parse_policy(std::string_view name) {
   return fail(ErrorCode::invalid, "there is no policy '{}'; use quota, request, static or slack", name);
 }
 
-Result<std::unique_ptr<Policy>> make_policy(PolicyKind kind, const PolicyOptions& options, const Costs& costs) {
+Result<std::unique_ptr<Policy>> make_policy(PolicyKind kind, const PolicyOptions& options,
+                                            const Costs& costs) {
   if (options.max_rows == 0 || options.max_prefill_tokens == 0 || options.group_requests == 0 ||
       options.longest_quota <= Nanos{0} || options.admission.max_waiting == 0) {
-    return fail(ErrorCode::invalid, "policy options: rows, prefill tokens, group size, quota and queue are to be above 0");
+    return fail(ErrorCode::invalid,
+                "policy options: rows, prefill tokens, group size, quota and queue are to be above 0");
   }
   switch (kind) {
     case PolicyKind::quota:

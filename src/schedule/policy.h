@@ -1,39 +1,45 @@
 // The seam between the scheduler and whoever runs instances: the real pool or the simulator.
 //
 // A Policy is a state machine: the driver tells it what happened, it answers with actions. It does no I/O,
-// owns no thread, reads no clock, and the same calls give the same actions. One thread at a time; a call costs
-// microseconds and grows with the work of one instance, not of the pool.
+// owns no thread, reads no clock, and the same calls give the same actions. One thread at a time; a call
+// costs microseconds and grows with the work of one instance, not of the pool.
 //
 // Sequence of calls
 //
 //   add_model ..., instance_up ...                       the population; both may change at any time
 //   arrived(request)      -> Admit or Shed               an admitted request waits until
-//                         -> Load (instance, model)      the model is copied into a berth, `evict` leaving first;
+//                         -> Load (instance, model)      the model is copied into a berth, `evict` leaving
+//                         first;
 //   loaded(instance, model)                                an instance has at most one load under way
-//                         -> RunPrefill                  prompts of one model; the first token is made by it. KV
-//                                                        goes to `to` (its decode instance or host memory) while
-//                                                        it is made, as hand-over does, or stays where `to` is
-//                                                        the instance itself
+//                         -> RunPrefill                  prompts of one model; the first token is made by it.
+//                         KV
+//                                                        goes to `to` (its decode instance or host memory)
+//                                                        while it is made, as hand-over does, or stays where
+//                                                        `to` is the instance itself
 //   prefilled(instance, requests)                        first tokens are there. The instance is free again
 //   kv_arrived(request)                                  KV is complete at `to` (not called where it stayed)
-//                         -> RunDecode                   these rows, step after step, until the time is up (a step
+//                         -> RunDecode                   these rows, step after step, until the time is up (a
+//                         step
 //                                                        that has begun ends), no row is left, or Stop
-//   stepped(instance, progress)                          after every step or a few: tokens made, requests ended
-//                         -> Join                        one more row for the running turn, from its next step on
+//   stepped(instance, progress)                          after every step or a few: tokens made, requests
+//   ended
+//                         -> Join                        one more row for the running turn, from its next
+//                         step on
 //                         -> Stop                        the turn ends after the step that is under way
 //   turn_ended(instance)                                 rows are out of the step; the instance is free
 //                         -> MoveKv, then kv_arrived     between device and host, or device and device
-//                         -> DropKv                      forget this KV: the request is going to be prefilled again,
+//                         -> DropKv                      forget this KV: the request is going to be prefilled
+//                         again,
 //                                                        its tokens so far as part of its prompt
 //   wake(now)                                            when next_wake() has come
 //
-// An instance runs one job at a time (RunPrefill or RunDecode); loads and KV moves go on beside it. A model whose
-// job begins while another one was active is switched to: its weights lie ready in a berth by then. Requests
-// that end in stepped() or prefilled() are forgotten, and so is their KV.
+// An instance runs one job at a time (RunPrefill or RunDecode); loads and KV moves go on beside it. A model
+// whose job begins while another one was active is switched to: its weights lie ready in a berth by then.
+// Requests that end in stepped() or prefilled() are forgotten, and so is their KV.
 //
 // cancelled(request): call it when the request is out of its step and none of its KV is moving any more; its
-// KV is free then. instance_down(instance): whatever was under way there is void, no event of it may follow; its
-// requests are scheduled elsewhere, from their prompt and tokens so far.
+// KV is free then. instance_down(instance): whatever was under way there is void, no event of it may follow;
+// its requests are scheduled elsewhere, from their prompt and tokens so far.
 #pragma once
 
 #include <memory>
@@ -122,7 +128,8 @@ std::string_view to_string(PolicyKind kind);
 struct AdmissionOptions {
   std::uint32_t max_waiting = 65536;  // requests of the pool without a first token
   RateLimit key_rate;                 // per client key
-  // Sheds a request that would not see its tokens in time by the policy's own estimate. Off: only limits count.
+  // Sheds a request that would not see its tokens in time by the policy's own estimate. Off: only limits
+  // count.
   bool shed_overload = false;
   double attainment = 0.9;  // share of a request's tokens to be expected in time, or it is shed
 };
@@ -166,8 +173,10 @@ class Policy {
   virtual void loaded(InstanceId instance, ModelId model, TimePoint now, Actions& out) = 0;
   // The copy failed; the model is not tried there again until add_model or another arrival asks for it.
   virtual void load_failed(InstanceId instance, ModelId model, TimePoint now, Actions& out) = 0;
-  virtual void prefilled(InstanceId instance, std::span<const Progress> progress, TimePoint now, Actions& out) = 0;
-  virtual void stepped(InstanceId instance, std::span<const Progress> progress, TimePoint now, Actions& out) = 0;
+  virtual void prefilled(InstanceId instance, std::span<const Progress> progress, TimePoint now,
+                         Actions& out) = 0;
+  virtual void stepped(InstanceId instance, std::span<const Progress> progress, TimePoint now,
+                       Actions& out) = 0;
   virtual void turn_ended(InstanceId instance, TimePoint now, Actions& out) = 0;
   virtual void kv_arrived(RequestId request, TimePoint now, Actions& out) = 0;
   virtual void cancelled(RequestId request, TimePoint now, Actions& out) = 0;
@@ -179,6 +188,7 @@ class Policy {
 };
 
 // `costs` outlives the policy. Errors: invalid (options that cannot work).
-Result<std::unique_ptr<Policy>> make_policy(PolicyKind kind, const PolicyOptions& options, const Costs& costs);
+Result<std::unique_ptr<Policy>> make_policy(PolicyKind kind, const PolicyOptions& options,
+                                            const Costs& costs);
 
 }  // namespace switchyard::schedule

@@ -31,7 +31,8 @@ Batch* QuotaPolicy::place_batch(const Request& request, Moment&) {
 bool QuotaPolicy::begin_round(Instance& instance) {
   Round& round = rounds_[instance.id];
   round = {};
-  std::erase_if(instance.batches, [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
+  std::erase_if(instance.batches,
+                [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
   for (const auto& batch : instance.batches) {
     if (runnable(instance, *batch)) round.order.push_back(batch.get());
   }
@@ -39,7 +40,8 @@ bool QuotaPolicy::begin_round(Instance& instance) {
   // Batches of one model side by side, otherwise as they came.
   for (auto place = round.order.begin(); place != round.order.end();) {
     const ModelId model = (*place)->model;
-    place = std::stable_partition(place, round.order.end(), [&](const Batch* batch) { return batch->model == model; });
+    place = std::stable_partition(place, round.order.end(),
+                                  [&](const Batch* batch) { return batch->model == model; });
   }
   std::vector<double> headroom;
   double switch_cost = 0;

@@ -1,7 +1,7 @@
 // `quota`: decode in rounds, each batch for its quota (schedule/quota.h); after Aegaeon (SOSP 2025).
 //
-// A round goes once through the work list of an instance, batches of one model side by side. While a batch runs, the
-// model of the next is loaded into the free berth. See policy.h for threads and costs.
+// A round goes once through the work list of an instance, batches of one model side by side. While a batch
+// runs, the model of the next is loaded into the free berth. See policy.h for threads and costs.
 #pragma once
 
 #include "schedule/grouped_policy.h"

@@ -30,14 +30,16 @@ Batch* RequestPolicy::place_batch(const Request& request, Moment& m) {
 }
 
 void RequestPolicy::next_turn(Instance& instance, Moment& m) {
-  std::erase_if(instance.batches, [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
+  std::erase_if(instance.batches,
+                [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
   // A batch that was begun is ended, even while its rows are still on their way.
   const bool begun = !instance.batches.empty() && instance.batches.front()->last_turn != TimePoint{};
   for (auto& batch : instance.batches) {
     if (!runnable(instance, *batch)) {
       const bool coming = std::ranges::any_of(
           batch->rows, [](const Request* row) { return row->phase == Phase::prefilling || row->moving(); });
-      if (coming && begun && &batch == &instance.batches.front() && !has_failed(instance, batch->model)) return;
+      if (coming && begun && &batch == &instance.batches.front() && !has_failed(instance, batch->model))
+        return;
       continue;
     }
     if (!load(instance, batch->model, m)) return;

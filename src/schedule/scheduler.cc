@@ -47,9 +47,11 @@ Status Scheduler::add_model(ModelId id, const ModelSpec& spec, TimePoint now, Ac
 }
 
 Status Scheduler::remove_model(ModelId id, TimePoint now, Actions& out) {
-  if (id >= models_.size() || !models_[id].present) return fail(ErrorCode::not_found, "there is no model {}", id);
+  if (id >= models_.size() || !models_[id].present)
+    return fail(ErrorCode::not_found, "there is no model {}", id);
   if (models_[id].requests > 0) {
-    return fail(ErrorCode::exhausted, "model '{}' has {} requests; cancel them or let them end before it is removed",
+    return fail(ErrorCode::exhausted,
+                "model '{}' has {} requests; cancel them or let them end before it is removed",
                 models_[id].spec.name, models_[id].requests);
   }
   models_[id] = Model{};
@@ -65,9 +67,11 @@ Status Scheduler::remove_model(ModelId id, TimePoint now, Actions& out) {
 
 Status Scheduler::instance_up(InstanceId id, const InstanceSpec& spec, TimePoint now, Actions& out) {
   if (id >= kMaxId) return fail(ErrorCode::invalid, "instance id {} is too large (below {})", id, kMaxId);
-  if (id < instances_.size() && instances_[id]) return fail(ErrorCode::invalid, "instance id {} is taken", id);
+  if (id < instances_.size() && instances_[id])
+    return fail(ErrorCode::invalid, "instance id {} is taken", id);
   if (spec.berths < 1 || spec.kv_bytes == 0 || spec.berth_bytes == 0) {
-    return fail(ErrorCode::invalid, "instance {} needs at least one berth, and memory for weights and KV", id);
+    return fail(ErrorCode::invalid, "instance {} needs at least one berth, and memory for weights and KV",
+                id);
   }
   if (id >= instances_.size()) instances_.resize(id + 1);
   instances_[id] = std::make_unique<Instance>();
@@ -165,7 +169,8 @@ void Scheduler::arrived(const RequestSpec& spec, TimePoint now, Actions& out) {
     state.expected_in_time = expected_in_time(spec, m);
     state.expected_wait = expected_wait(spec, m);
   }
-  if (const auto refusal = admission_.refuse(spec, state, now)) return shed(refusal->reason, refusal->retry_after);
+  if (const auto refusal = admission_.refuse(spec, state, now))
+    return shed(refusal->reason, refusal->retry_after);
 
   Request& entry = requests_.emplace(spec.id, request).first->second;
   if (!place_prompt(entry, m)) {
@@ -287,7 +292,8 @@ void Scheduler::kv_arrived(RequestId id, TimePoint now, Actions& out) {
     if (home->job == Job::decode && home->batch == request->row_batch) {
       if (request->kv == kHost) {
         fetch_rows(*home, *home->batch, m);
-      } else if (home->in_job.size() < options_.max_rows && free_kv(*home) >= (home->in_job.size() + 1) * block) {
+      } else if (home->in_job.size() < options_.max_rows &&
+                 free_kv(*home) >= (home->in_job.size() + 1) * block) {
         request->in_job = true;
         home->in_job.push_back(request);
         out.push_back(Join{home->id, id});
@@ -417,7 +423,8 @@ void Scheduler::find_home(Request& request, Moment& m) {
     stranded_.push_back(request.spec.id);
     return;
   }
-  if (std::find(batch->rows.begin(), batch->rows.end(), &request) == batch->rows.end()) batch->rows.push_back(&request);
+  if (std::find(batch->rows.begin(), batch->rows.end(), &request) == batch->rows.end())
+    batch->rows.push_back(&request);
   request.row_batch = batch;
   for (const auto& instance : instances_) {
     if (!instance) continue;
@@ -425,7 +432,8 @@ void Scheduler::find_home(Request& request, Moment& m) {
       if (own.get() == batch) request.home = instance->id;
     }
   }
-  if (request.phase == Phase::decoding && !request.moving() && request.kv < kHost && request.kv != request.home) {
+  if (request.phase == Phase::decoding && !request.moving() && request.kv < kHost &&
+      request.kv != request.home) {
     send_home(request, m);
   }
   mark(*instances_[request.home]);

@@ -2,8 +2,8 @@
 // policy may break (one job and one load per instance, capacities, what becomes of requests when something
 // goes away). A policy derives from it and decides what runs where and when.
 //
-// See policy.h for threads and costs. Rows and prompts of a batch are pointers into `requests_`, whose entries do
-// not move.
+// See policy.h for threads and costs. Rows and prompts of a batch are pointers into `requests_`, whose
+// entries do not move.
 #pragma once
 
 #include <map>
@@ -38,8 +38,8 @@ struct Request {
   std::uint32_t context() const { return spec.prompt_tokens + made; }
 };
 
-// Requests of one model on one instance: prompts that wait for a prefill there, rows that are decoded there. On a
-// prefill instance it is a group and has no rows.
+// Requests of one model on one instance: prompts that wait for a prefill there, rows that are decoded there.
+// On a prefill instance it is a group and has no rows.
 struct Batch {
   ModelId model = kNoModel;
   std::vector<Request*> prompts;
@@ -110,7 +110,8 @@ class Scheduler : public Policy {
 
   // --- What a policy decides ---
 
-  // Finds a place for a prompt (add_prompt), or keeps it in mind itself. False: no instance can serve the model.
+  // Finds a place for a prompt (add_prompt), or keeps it in mind itself. False: no instance can serve the
+  // model.
   virtual bool place_prompt(Request& request, Moment& m) = 0;
   // The batch that will decode a request whose prefill is about to begin on `at`; null: none can.
   virtual Batch* place_rows(Request& request, Instance& at, Moment& m) = 0;
@@ -143,7 +144,7 @@ class Scheduler : public Policy {
   // Begins a turn with the rows whose KV is there, and calls for that of the others.
   enum class TurnStart {
     begun,
-    coming,   // none is there yet, but KV or room for it is on its way: wait, or instances chase KV in and out
+    coming,  // none is there yet, but KV or room for it is on its way: wait, or instances chase KV in and out
     nothing,  // none can run now
   };
   TurnStart start_turn(Instance& instance, Batch& batch, TimePoint until, Moment& m);

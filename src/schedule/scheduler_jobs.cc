@@ -19,7 +19,8 @@ bool Scheduler::row_ready(const Instance& instance, const Request& request) {
 
 bool Scheduler::runnable(const Instance& instance, const Batch& batch) const {
   if (has_failed(instance, batch.model)) return false;
-  if (std::ranges::any_of(batch.rows, [&](const Request* row) { return row_ready(instance, *row); })) return true;
+  if (std::ranges::any_of(batch.rows, [&](const Request* row) { return row_ready(instance, *row); }))
+    return true;
   // Others can go to host memory as far as that has room.
   const std::uint64_t staying = instance.kv_used - instance.kv_leaving;
   const std::uint64_t available =
@@ -27,7 +28,8 @@ bool Scheduler::runnable(const Instance& instance, const Batch& batch) const {
   if (!batch.prompts.empty() && kv_need(*batch.prompts.front(), 1) <= available) return true;
   const std::uint64_t spare = 2 * spec(batch.model).kv_block_bytes;
   return std::ranges::any_of(batch.rows, [&](const Request* row) {
-    return row->phase == Phase::decoding && row->kv == kHost && !row->moving() && row->kv_bytes + spare <= available;
+    return row->phase == Phase::decoding && row->kv == kHost && !row->moving() &&
+           row->kv_bytes + spare <= available;
   });
 }
 
@@ -108,7 +110,8 @@ bool Scheduler::start_prefill(Instance& instance, Batch& batch, Moment& m) {
     Instance* home = &instance;
     if (std::ranges::none_of(instance.batches, [&](const auto& own) { return own.get() == rows; })) {
       for (const auto& other : instances_) {
-        if (other && std::ranges::any_of(other->batches, [&](const auto& own) { return own.get() == rows; })) {
+        if (other &&
+            std::ranges::any_of(other->batches, [&](const auto& own) { return own.get() == rows; })) {
           home = other.get();
         }
       }
@@ -123,7 +126,8 @@ bool Scheduler::start_prefill(Instance& instance, Batch& batch, Moment& m) {
       }
     }
     take_prompt(*request);
-    if (std::find(rows->rows.begin(), rows->rows.end(), request) == rows->rows.end()) rows->rows.push_back(request);
+    if (std::find(rows->rows.begin(), rows->rows.end(), request) == rows->rows.end())
+      rows->rows.push_back(request);
     request->row_batch = rows;
     request->home = home->id;
     request->phase = Phase::prefilling;
@@ -160,12 +164,14 @@ Scheduler::TurnStart Scheduler::start_turn(Instance& instance, Batch& batch, Tim
     if (row_ready(instance, *row)) ready.push_back(row);
   }
   if (ready.size() > options_.max_rows) {
-    std::stable_sort(ready.begin(), ready.end(), [](const Request* a, const Request* b) { return a->due() < b->due(); });
+    std::stable_sort(ready.begin(), ready.end(),
+                     [](const Request* a, const Request* b) { return a->due() < b->due(); });
     ready.resize(options_.max_rows);
   }
   if (ready.empty()) {
     const bool coming = std::ranges::any_of(batch.rows, [&](const Request* row) {
-      return row->phase == Phase::decoding && (row->moving_to == instance.id || (row->kv == kHost && instance.kv_leaving > 0));
+      return row->phase == Phase::decoding &&
+             (row->moving_to == instance.id || (row->kv == kHost && instance.kv_leaving > 0));
     });
     return coming ? TurnStart::coming : TurnStart::nothing;
   }

@@ -21,7 +21,8 @@ bool Scheduler::has_room(InstanceId place, std::uint64_t bytes) const {
   if (place == kHost) return host_used_ + bytes <= options_.host_kv_bytes;
   const Instance& instance = *instances_[place];
   const bool running = instance.job == Job::decode || instance.job == Job::stopping;
-  const std::uint64_t growth = running ? instance.in_job.size() * spec(instance.batch->model).kv_block_bytes : 0;
+  const std::uint64_t growth =
+      running ? instance.in_job.size() * spec(instance.batch->model).kv_block_bytes : 0;
   return free_kv(instance) >= bytes + growth;
 }
 
@@ -68,8 +69,8 @@ void Scheduler::move(Request& request, InstanceId to, Moment& m) {
   m.out.push_back(MoveKv{request.spec.id, request.kv, to});
 }
 
-// Sends rows of other batches to host memory, those that are due last first; none at all where that would not make room
-// enough. `force`: where host memory is full, they lose their KV.
+// Sends rows of other batches to host memory, those that are due last first; none at all where that would not
+// make room enough. `force`: where host memory is full, they lose their KV.
 void Scheduler::make_room(Instance& instance, std::uint64_t bytes, const Batch* keep, bool force, Moment& m) {
   const std::uint64_t free = free_kv(instance) + instance.kv_leaving;
   if (free >= bytes) return;
@@ -80,7 +81,8 @@ void Scheduler::make_room(Instance& instance, std::uint64_t bytes, const Batch* 
       if (row_ready(instance, *row) && !row->in_job) rows.push_back(row);
     }
   }
-  std::stable_sort(rows.begin(), rows.end(), [](const Request* a, const Request* b) { return a->due() > b->due(); });
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Request* a, const Request* b) { return a->due() > b->due(); });
   std::vector<Request*> chosen;
   std::uint64_t gained = 0;
   std::uint64_t host = options_.host_kv_bytes - host_used_;
@@ -114,22 +116,24 @@ void Scheduler::fetch_rows(Instance& instance, Batch& batch, Moment& m) {
     }
   }
   if (away.empty()) return;
-  std::stable_sort(away.begin(), away.end(), [](const Request* a, const Request* b) { return a->due() < b->due(); });
+  std::stable_sort(away.begin(), away.end(),
+                   [](const Request* a, const Request* b) { return a->due() < b->due(); });
   for (Request* row : away) {
     // A block for each row that is going to run stays free.
     const std::uint64_t bytes = row->kv_bytes + (here + 1) * block;
     if (!has_room(instance.id, bytes)) {
       make_room(instance, bytes, &batch, false, m);
       instance.blocked = true;
-      return;
+      if (instance.kv_leaving > 0) return;
+      continue;  // none can be made: perhaps a smaller one fits
     }
     move(*row, instance.id, m);
     ++here;
   }
 }
 
-// Leaves out rows, those due last first, until each of the others may grow by a block. They go to host memory, or
-// where that is full too, lose their KV.
+// Leaves out rows, those due last first, until each of the others may grow by a block. They go to host
+// memory, or where that is full too, lose their KV.
 void Scheduler::shrink(Instance& instance, Batch& batch, Moment& m) {
   const std::uint64_t block = spec(batch.model).kv_block_bytes;
   std::vector<Request*> ready;
@@ -138,7 +142,8 @@ void Scheduler::shrink(Instance& instance, Batch& batch, Moment& m) {
   }
   if (free_kv(instance) >= ready.size() * block) return;
   make_room(instance, ready.size() * block, &batch, false, m);
-  std::stable_sort(ready.begin(), ready.end(), [](const Request* a, const Request* b) { return a->due() < b->due(); });
+  std::stable_sort(ready.begin(), ready.end(),
+                   [](const Request* a, const Request* b) { return a->due() < b->due(); });
   while (ready.size() > 1 && free_kv(instance) + instance.kv_leaving < ready.size() * block) {
     Request& last = *ready.back();
     ready.pop_back();

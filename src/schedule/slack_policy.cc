@@ -9,10 +9,13 @@ namespace {
 // A turn is looked at again after this long, not after every step.
 constexpr Nanos kCheckInterval = std::chrono::milliseconds(15);
 constexpr Nanos kLongestTurn = std::chrono::seconds(2);
-constexpr double kFullLoad = 0.9;    // share of an instance's time that decoding may need
-constexpr double kSplitGain = 0.4;   // by how much less another must have to do, for a model to be served by both
-constexpr double kLongestLateness = 20;      // seconds; later is no worse
-constexpr std::uint64_t kSharedTokens = 8192;  // prompts of one model that are worth a second prefill instance
+constexpr double kFullLoad = 0.9;  // share of an instance's time that decoding may need
+constexpr double kSplitGain =
+    0.4;  // by how much less another must have to do, for a model to be served by both
+constexpr double kLongestLateness = 20;  // seconds; bringing up to date is reckoned to take no longer
+constexpr double kLongestPatience = 30;  // seconds; later requests press ever harder, so that none starves
+constexpr std::uint64_t kSharedTokens =
+    8192;  // prompts of one model that are worth a second prefill instance
 
 }  // namespace
 
@@ -22,8 +25,8 @@ void SlackPolicy::population_changed(Moment&) {
     pools_.back()->model = static_cast<ModelId>(pools_.size() - 1);
   }
   checked_.resize(instances_.size());
-  split_ = std::ranges::any_of(instances_,
-                               [](const auto& instance) { return instance && instance->spec.role == Role::prefill; });
+  split_ = std::ranges::any_of(
+      instances_, [](const auto& instance) { return instance && instance->spec.role == Role::prefill; });
 }
 
 // Share of the instance's time that the batch needs to keep up.
@@ -39,8 +42,8 @@ double SlackPolicy::load_of(const Instance& instance) const {
   return sum;
 }
 
-// Where the model is decoded already, unless that instance has more to do than time and another has time to spare; else
-// where there is least to do.
+// Where the model is decoded already, unless that instance has more to do than time and another has time to
+// spare; else where there is least to do.
 Batch* SlackPolicy::home_of(ModelId model, const Moment&) {
   Instance* best = nullptr;
   double least = 0;
@@ -125,7 +128,9 @@ double SlackPolicy::index(const Instance& instance, const Batch& batch, const Mo
   std::uint64_t prompt_tokens = 0;
   const auto add = [&](const Request& request) {
     const double slack = to_seconds(request.due() - m.now) - lead;
-    pressure += request.worth / to_seconds(request.targets.between_tokens) * std::exp(-std::max(0.0, slack) / scale);
+    const double patience = std::max(0.0, -slack - kLongestPatience) / kLongestPatience;
+    pressure += request.worth / to_seconds(request.targets.between_tokens) *
+                (std::exp(-std::max(0.0, slack) / scale) + patience);
     slack_sum += std::max(slack, -kLongestLateness);
     count += 1;
   };
@@ -185,9 +190,11 @@ SlackPolicy::Choice SlackPolicy::best(Instance& instance, bool resident, const M
 }
 
 void SlackPolicy::next_job(Instance& instance, Moment& m) {
-  std::erase_if(instance.batches, [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
+  std::erase_if(instance.batches,
+                [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
   std::vector<Choice> ready = candidates(instance, true, m);
-  std::stable_sort(ready.begin(), ready.end(), [](const Choice& a, const Choice& b) { return a.index > b.index; });
+  std::stable_sort(ready.begin(), ready.end(),
+                   [](const Choice& a, const Choice& b) { return a.index > b.index; });
   bool waits = false;
   for (const Choice& choice : ready) {
     Batch& batch = *choice.batch;

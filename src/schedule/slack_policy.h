@@ -1,8 +1,8 @@
 // `slack`: serve what loses most by waiting, for the time that serving it takes.
 //
-// The index of a model on an instance is the rate at which its requests lose tokens that could be in time, over the
-// seconds it takes to bring them up to date (the apparent-tardiness-cost rule of Vepsalainen and Morton, 1987, with
-// tokens for jobs). docs/scheduling.md derives it. See policy.h for threads and costs.
+// The index of a model on an instance is the rate at which its requests lose tokens that could be in time,
+// over the seconds it takes to bring them up to date (the apparent-tardiness-cost rule of Vepsalainen and
+// Morton, 1987, with tokens for jobs). docs/scheduling.md derives it. See policy.h for threads and costs.
 #pragma once
 
 #include "schedule/scheduler.h"

@@ -55,7 +55,8 @@ Batch* StaticPolicy::place_batch(const Request& request, Moment&) {
 }
 
 void StaticPolicy::next_turn(Instance& instance, Moment& m) {
-  std::erase_if(instance.batches, [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
+  std::erase_if(instance.batches,
+                [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
   // The one that has waited longest first.
   std::vector<Batch*> order;
   for (const auto& batch : instance.batches) order.push_back(batch.get());

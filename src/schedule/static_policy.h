@@ -1,6 +1,6 @@
-// `static`: models stay where they are (as MuxServe). Each gets one place per role, in the order of ids, where most
-// of the weights area is free, as long as it fits; requests of a model without a place are shed. The resident
-// models of an instance take turns of one step. See policy.h for threads and costs.
+// `static`: models stay where they are (as MuxServe). Each gets one place per role, in the order of ids,
+// where most of the weights area is free, as long as it fits; requests of a model without a place are shed.
+// The resident models of an instance take turns of one step. See policy.h for threads and costs.
 #pragma once
 
 #include "schedule/grouped_policy.h"

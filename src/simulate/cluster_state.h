@@ -12,7 +12,17 @@ inline TimePoint at(Nanos time) { return TimePoint(time); }
 
 inline Nanos milliseconds(double value) { return Nanos(static_cast<std::int64_t>(value * 1e6)); }
 
-enum class EventKind { arrival, cancel, failure, instance_up, load_done, prefill_done, step_done, kv_done, wake };
+enum class EventKind {
+  arrival,
+  cancel,
+  failure,
+  instance_up,
+  load_done,
+  prefill_done,
+  step_done,
+  kv_done,
+  wake
+};
 
 struct Event {
   Nanos time;
@@ -46,12 +56,14 @@ class EventQueue {
 // What policies reckon with here is what happens.
 class SimulatedCosts : public schedule::Costs {
  public:
-  SimulatedCosts(const std::vector<SimulatedModel>& models, const Cluster& cluster) : models_(models), cluster_(cluster) {}
+  SimulatedCosts(const std::vector<SimulatedModel>& models, const Cluster& cluster)
+      : models_(models), cluster_(cluster) {}
 
   Nanos prefill(schedule::ModelId model, schedule::InstanceId, std::uint64_t tokens) const override {
     return milliseconds(models_[model].times.prefill(tokens));
   }
-  Nanos step(schedule::ModelId model, schedule::InstanceId, std::uint32_t rows, std::uint64_t context) const override {
+  Nanos step(schedule::ModelId model, schedule::InstanceId, std::uint32_t rows,
+             std::uint64_t context) const override {
     return milliseconds(models_[model].times.decode(rows, context));
   }
   Nanos load(schedule::ModelId model, schedule::InstanceId) const override {
@@ -59,7 +71,8 @@ class SimulatedCosts : public schedule::Costs {
   }
   Nanos activate(schedule::ModelId, schedule::InstanceId) const override { return cluster_.activate; }
   Nanos transfer(std::uint64_t bytes) const {
-    return Nanos(static_cast<std::int64_t>(static_cast<double>(bytes) / cluster_.link_bytes_per_second * 1e9));
+    return Nanos(
+        static_cast<std::int64_t>(static_cast<double>(bytes) / cluster_.link_bytes_per_second * 1e9));
   }
 
  private:
@@ -70,7 +83,7 @@ class SimulatedCosts : public schedule::Costs {
 struct SimInstance {
   schedule::InstanceSpec spec;
   bool up = false;
-  std::uint64_t version = 0;       // of the job
+  std::uint64_t version = 0;  // of the job
   std::uint64_t load_version = 0;
   schedule::ModelId active = schedule::kNoModel;
   std::vector<schedule::ModelId> resident;

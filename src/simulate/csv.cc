@@ -4,7 +4,8 @@
 
 namespace switchyard::simulate {
 
-Result<double> csv_number(std::string_view field, std::string_view what, std::uint64_t line, double least, double most) {
+Result<double> csv_number(std::string_view field, std::string_view what, std::uint64_t line, double least,
+                          double most) {
   double value = 0;
   const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
   if (error != std::errc{} || end != field.data() + field.size() || !(value >= least) || !(value <= most)) {

@@ -37,7 +37,8 @@ Status read_csv(std::string_view text, Header header, Row row) {
       continue;
     }
     if (fields.size() != columns) {
-      return fail(ErrorCode::invalid, "line {} has {} fields, the first line has {}", line_number, fields.size(), columns);
+      return fail(ErrorCode::invalid, "line {} has {} fields, the first line has {}", line_number,
+                  fields.size(), columns);
     }
     if (Status status = row(line_number, fields); !status) return status;
   }
@@ -46,6 +47,7 @@ Status read_csv(std::string_view text, Header header, Row row) {
 }
 
 // Errors: invalid, naming `what` and the line.
-Result<double> csv_number(std::string_view field, std::string_view what, std::uint64_t line, double least, double most);
+Result<double> csv_number(std::string_view field, std::string_view what, std::uint64_t line, double least,
+                          double most);
 
 }  // namespace switchyard::simulate

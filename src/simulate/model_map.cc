@@ -17,18 +17,20 @@ constexpr std::uint32_t kMaxCount = 10'000;
 constexpr std::size_t kMaxText = 1 << 20;
 
 Status read_mapping(const YAML::Node& node, std::string_view where, const Readers& readers) {
-  if (!node.IsMap()) return fail(ErrorCode::invalid, "line {}: {} must be a mapping", node.Mark().line + 1, where);
+  if (!node.IsMap())
+    return fail(ErrorCode::invalid, "line {}: {} must be a mapping", node.Mark().line + 1, where);
   for (const auto& item : node) {
     const auto key = item.first.as<std::string>("");
     const auto reader = readers.find(key);
     if (reader == readers.end()) {
       std::string known;
       for (const auto& [name, unused] : readers) known += (known.empty() ? "" : ", ") + name;
-      return fail(ErrorCode::invalid, "line {}: '{}' is not known in {}; known are: {}", item.first.Mark().line + 1, key,
-                  where, known);
+      return fail(ErrorCode::invalid, "line {}: '{}' is not known in {}; known are: {}",
+                  item.first.Mark().line + 1, key, where, known);
     }
     if (auto status = reader->second(item.second); !status) {
-      return fail(status.error().code, "line {}: {}: {}", item.second.Mark().line + 1, key, status.error().message);
+      return fail(status.error().code, "line {}: {}: {}", item.second.Mark().line + 1, key,
+                  status.error().message);
     }
   }
   return {};
@@ -81,47 +83,48 @@ Result<ModelEntry> parse_entry(const YAML::Node& node) {
                                 {"decode_base", number_into(times.decode_base_ms, 1e-6, 1e6)},
                                 {"decode_context", number_into(times.decode_context_ms, 0, 1e6)},
                                 {"decode_row", number_into(times.decode_row_ms, 0, 1e6)}};
-  const Readers readers = {
-      {"name", text_into(entry.name)},
-      {"profile", text_into(entry.profile)},
-      {"times",
-       [&](const YAML::Node& value) -> Status {
-         if (auto read = read_mapping(value, "times", coefficients); !read) return read;
-         entry.times = times;
-         return {};
-       }},
-      {"scale", number_into(entry.scale, 1e-3, 1e3)},
-      {"bytes", parsed_into(entry.bytes, parse_bytes)},
-      {"kv_bytes_per_token", number_into(entry.kv_bytes_per_token, 1, 1 << 28)},
-      {"gpus", number_into(entry.gpus, 1, 64)},
-      {"ttft", parsed_into(entry.ttft, parse_duration)},
-      {"tbt", parsed_into(entry.tbt, parse_duration)},
-      {"weight", number_into(entry.weight, 1e-3, 1e3)},
-      {"max_waiting", number_into(entry.max_waiting, 0, 1e6)},
-      {"count", number_into(entry.count, 1, kMaxCount)},
-      {"rate", [&](const YAML::Node& value) -> Status {
-         const auto add = [&](const YAML::Node& one) -> Status {
-           const auto rate = number(one, 0, 1e6);
-           if (!rate) return pass(rate.error());
-           entry.rates.push_back(*rate);
-           return {};
-         };
-         if (!value.IsSequence()) return add(value);
-         for (const auto& one : value) {
-           if (auto added = add(one); !added) return added;
-         }
-         return {};
-       }}};
+  const Readers readers = {{"name", text_into(entry.name)},
+                           {"profile", text_into(entry.profile)},
+                           {"times",
+                            [&](const YAML::Node& value) -> Status {
+                              if (auto read = read_mapping(value, "times", coefficients); !read) return read;
+                              entry.times = times;
+                              return {};
+                            }},
+                           {"scale", number_into(entry.scale, 1e-3, 1e3)},
+                           {"bytes", parsed_into(entry.bytes, parse_bytes)},
+                           {"kv_bytes_per_token", number_into(entry.kv_bytes_per_token, 1, 1 << 28)},
+                           {"gpus", number_into(entry.gpus, 1, 64)},
+                           {"ttft", parsed_into(entry.ttft, parse_duration)},
+                           {"tbt", parsed_into(entry.tbt, parse_duration)},
+                           {"weight", number_into(entry.weight, 1e-3, 1e3)},
+                           {"max_waiting", number_into(entry.max_waiting, 0, 1e6)},
+                           {"count", number_into(entry.count, 1, kMaxCount)},
+                           {"rate", [&](const YAML::Node& value) -> Status {
+                              const auto add = [&](const YAML::Node& one) -> Status {
+                                const auto rate = number(one, 0, 1e6);
+                                if (!rate) return pass(rate.error());
+                                entry.rates.push_back(*rate);
+                                return {};
+                              };
+                              if (!value.IsSequence()) return add(value);
+                              for (const auto& one : value) {
+                                if (auto added = add(one); !added) return added;
+                              }
+                              return {};
+                            }}};
   if (auto read = read_mapping(node, "a model", readers); !read) return pass(read.error());
   const auto line = node.Mark().line + 1;
   if (entry.name.empty()) return fail(ErrorCode::invalid, "line {}: a model without a name", line);
-  if (entry.bytes == 0) return fail(ErrorCode::invalid, "line {}: model '{}' needs `bytes`", line, entry.name);
+  if (entry.bytes == 0)
+    return fail(ErrorCode::invalid, "line {}: model '{}' needs `bytes`", line, entry.name);
   if (entry.profile.empty() == !entry.times) {
-    return fail(ErrorCode::invalid, "line {}: model '{}' needs either `profile` or `times`", line, entry.name);
+    return fail(ErrorCode::invalid, "line {}: model '{}' needs either `profile` or `times`", line,
+                entry.name);
   }
   if (entry.rates.size() > 1 && entry.rates.size() != entry.count) {
-    return fail(ErrorCode::invalid, "line {}: model '{}' has {} rates for {} models", line, entry.name, entry.rates.size(),
-                entry.count);
+    return fail(ErrorCode::invalid, "line {}: model '{}' has {} rates for {} models", line, entry.name,
+                entry.rates.size(), entry.count);
   }
   return entry;
 }
@@ -129,7 +132,8 @@ Result<ModelEntry> parse_entry(const YAML::Node& node) {
 }  // namespace
 
 Result<std::vector<ModelEntry>> parse_model_map(const std::string& yaml) {
-  if (yaml.size() > kMaxText) return fail(ErrorCode::invalid, "the model map is larger than {} bytes", kMaxText);
+  if (yaml.size() > kMaxText)
+    return fail(ErrorCode::invalid, "the model map is larger than {} bytes", kMaxText);
   try {
     const YAML::Node root = YAML::Load(yaml);
     std::vector<ModelEntry> entries;
@@ -157,8 +161,8 @@ Result<const ModelEntry*> find_entry(const std::vector<ModelEntry>& entries, con
   return fail(ErrorCode::not_found, "the model map has no entry for the workload's model '{}'", name);
 }
 
-Result<SimulatedModel> describe_model(const ModelEntry& entry, const std::string& name, const Profile& profile,
-                                      const schedule::Targets& targets) {
+Result<SimulatedModel> describe_model(const ModelEntry& entry, const std::string& name,
+                                      const Profile& profile, const schedule::Targets& targets) {
   SimulatedModel model;
   if (entry.times) {
     model.times = StepTimes::linear(*entry.times);
@@ -167,25 +171,27 @@ Result<SimulatedModel> describe_model(const ModelEntry& entry, const std::string
     if (found == profile.end()) {
       std::string known;
       for (const auto& [one, unused] : profile) known += (known.empty() ? "" : ", ") + one;
-      return fail(ErrorCode::not_found, "model '{}': the profile has no '{}' on this GPU; it has: {}", name, entry.profile,
-                  known.empty() ? "nothing (give --profile)" : known);
+      return fail(ErrorCode::not_found, "model '{}': the profile has no '{}' on this GPU; it has: {}", name,
+                  entry.profile, known.empty() ? "nothing (give --profile)" : known);
     }
     model.times = found->second;
   }
   model.times = model.times.scaled(entry.scale);
-  model.spec = {.name = name,
-                .weight_bytes = entry.bytes,
-                .kv_block_bytes = entry.kv_bytes_per_token * schedule::kBlockTokens,
-                .targets = {entry.ttft.value_or(targets.first_token), entry.tbt.value_or(targets.between_tokens)},
-                .weight = entry.weight,
-                .max_waiting = entry.max_waiting};
+  model.spec = {
+      .name = name,
+      .weight_bytes = entry.bytes,
+      .kv_block_bytes = entry.kv_bytes_per_token * schedule::kBlockTokens,
+      .targets = {entry.ttft.value_or(targets.first_token), entry.tbt.value_or(targets.between_tokens)},
+      .weight = entry.weight,
+      .max_waiting = entry.max_waiting};
   return model;
 }
 
 Result<std::vector<GeneratedModel>> named_models(const std::vector<ModelEntry>& entries) {
   std::vector<GeneratedModel> models;
   for (const ModelEntry& entry : entries) {
-    if (entry.rates.empty()) return fail(ErrorCode::invalid, "model '{}' needs a `rate` to generate requests", entry.name);
+    if (entry.rates.empty())
+      return fail(ErrorCode::invalid, "model '{}' needs a `rate` to generate requests", entry.name);
     std::string base = entry.name;
     std::erase(base, '*');
     for (std::uint32_t i = 0; i < entry.count; ++i) {

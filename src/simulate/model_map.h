@@ -1,19 +1,19 @@
-// Which models there are, what they weigh and how quick they are: the YAML of `switchyard simulate` and `plan`.
+// Which models there are, what they weigh and how quick they are: the YAML of `switchyard simulate` and
+// `plan`.
 //
 //     models:
 //       - name: chat-*                 # a workload's names, with * ? [0-5]; the first entry that fits counts
-//         profile: qwen2_5_7b          # of the step-time profile; or `times` with coefficients in milliseconds:
-//         # times: {prefill_base: 13, prefill_token: 0.013, decode_base: 8, decode_context: 0.0009, decode_row: 0.06}
-//         scale: 1.0                   # factor on step times
-//         bytes: 15.6GB                # of the weights, over all its GPUs
-//         kv_bytes_per_token: 57344
-//         gpus: 1                      # of one instance (tensor parallel)
-//         ttft: 10s                    # targets; default: from the command line
+//         profile: qwen2_5_7b          # of the step-time profile; or `times` with coefficients in
+//         milliseconds: # times: {prefill_base: 13, prefill_token: 0.013, decode_base: 8, decode_context:
+//         0.0009, decode_row: 0.06} scale: 1.0                   # factor on step times bytes: 15.6GB # of
+//         the weights, over all its GPUs kv_bytes_per_token: 57344 gpus: 1                      # of one
+//         instance (tensor parallel) ttft: 10s                    # targets; default: from the command line
 //         tbt: 100ms
 //         weight: 1                    # worth of its tokens, share of a full pool
 //         max_waiting: 0               # requests; 0: no limit
 //         count: 28                    # generated workloads and plans: so many models of this kind,
-//         rate: [0.01, 0.02]           #   each with so many requests per second (one number, or one per model)
+//         rate: [0.01, 0.02]           #   each with so many requests per second (one number, or one per
+//         model)
 //
 // Pure.
 #pragma once
@@ -53,11 +53,11 @@ Result<std::vector<ModelEntry>> parse_model_map(const std::string& yaml);
 Result<const ModelEntry*> find_entry(const std::vector<ModelEntry>& entries, const std::string& name);
 
 // Errors: not_found (the profile lacks the model it names), invalid.
-Result<SimulatedModel> describe_model(const ModelEntry& entry, const std::string& name, const Profile& profile,
-                                      const schedule::Targets& targets);
+Result<SimulatedModel> describe_model(const ModelEntry& entry, const std::string& name,
+                                      const Profile& profile, const schedule::Targets& targets);
 
-// "NAME" for an entry of one model, "NAME-0" ... else; `*` in a name is left out. With its rate. Errors: invalid (an entry
-// without a rate).
+// "NAME" for an entry of one model, "NAME-0" ... else; `*` in a name is left out. With its rate. Errors:
+// invalid (an entry without a rate).
 Result<std::vector<GeneratedModel>> named_models(const std::vector<ModelEntry>& entries);
 
 // "15.6GB", "512MiB". Errors: invalid.

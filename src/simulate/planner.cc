@@ -31,7 +31,8 @@ class WidthPlanner {
     models_ = *std::move(models);
     for (const ModelEntry& entry : entries) {
       for (std::uint32_t i = 0; i < entry.count; ++i) {
-        auto model = describe_model(entry, models_[descriptions_.size()].name, options_.profile, options_.targets);
+        auto model =
+            describe_model(entry, models_[descriptions_.size()].name, options_.profile, options_.targets);
         if (!model) return pass(model.error());
         descriptions_.push_back(*std::move(model));
       }
@@ -63,14 +64,16 @@ class WidthPlanner {
   }
 
   // The number of instances, and what they reach.
-  Result<std::pair<std::uint32_t, Outcome>> fewest(const std::vector<std::size_t>& models, schedule::PolicyKind policy) {
+  Result<std::pair<std::uint32_t, Outcome>> fewest(const std::vector<std::size_t>& models,
+                                                   schedule::PolicyKind policy) {
     std::uint32_t high = 1;
     auto outcome = run(models, policy, high);
     if (!outcome) return pass(outcome.error());
     while (!suffices(*outcome)) {
       if (high >= kMaxInstances) {
-        return fail(ErrorCode::exhausted, "'{}' and others do not reach {} of tokens in time with {} instances either: a "
-                                          "request alone may be too slow for its targets",
+        return fail(ErrorCode::exhausted,
+                    "'{}' and others do not reach {} of tokens in time with {} instances either: a "
+                    "request alone may be too slow for its targets",
                     models_[models.front()].name, options_.attainment, high);
       }
       high *= 2;
@@ -93,7 +96,8 @@ class WidthPlanner {
     return std::pair(high, best);
   }
 
-  Result<Outcome> run(const std::vector<std::size_t>& models, schedule::PolicyKind policy, std::uint32_t instances) {
+  Result<Outcome> run(const std::vector<std::size_t>& models, schedule::PolicyKind policy,
+                      std::uint32_t instances) {
     Outcome worst;
     for (std::uint32_t seed = 0; seed < options_.seeds; ++seed) {
       GeneratorOptions generator{.seconds = options_.seconds,
@@ -119,8 +123,8 @@ class WidthPlanner {
       worst.busy = std::max(worst.busy, result->busy);
       for (const ModelOutcome& model : result->models) {
         if (model.tokens == 0) continue;
-        worst.worst_model =
-            std::min(worst.worst_model, static_cast<double>(model.in_time) / static_cast<double>(model.tokens));
+        worst.worst_model = std::min(worst.worst_model,
+                                     static_cast<double>(model.in_time) / static_cast<double>(model.tokens));
       }
     }
     return worst;
@@ -135,15 +139,17 @@ class WidthPlanner {
 
 }  // namespace
 
-Result<Cluster> make_cluster(const Accelerator& accelerator, std::uint64_t largest_image, std::uint32_t berths,
-                             std::uint32_t gpus) {
+Result<Cluster> make_cluster(const Accelerator& accelerator, std::uint64_t largest_image,
+                             std::uint32_t berths, std::uint32_t gpus) {
   const double usable = 0.92 * static_cast<double>(accelerator.memory_bytes) * gpus;
   const double weights = static_cast<double>(largest_image) * berths;
   if (usable - weights < 0.02 * usable) {
     return fail(ErrorCode::invalid,
-                "{} berths of {:.1f} GB leave no memory for KV on {} accelerator(s) of {:.1f} GB: use more GPUs per instance, "
+                "{} berths of {:.1f} GB leave no memory for KV on {} accelerator(s) of {:.1f} GB: use more "
+                "GPUs per instance, "
                 "or fewer berths",
-                berths, static_cast<double>(largest_image) / 1e9, gpus, static_cast<double>(accelerator.memory_bytes) / 1e9);
+                berths, static_cast<double>(largest_image) / 1e9, gpus,
+                static_cast<double>(accelerator.memory_bytes) / 1e9);
   }
   Cluster cluster;
   cluster.berths = berths;
@@ -192,14 +198,15 @@ nlohmann::ordered_json to_json(const Plan& plan, const PlanOptions& options) {
 }
 
 std::string to_text(const Plan& plan, const PlanOptions& options) {
-  std::string text = fmt::format("{:>12} {:>8} {:>10} {:>22} {:>11} {:>12} {:>6}\n", "GPUs each", "models", "instances",
-                                 "one per model takes", "in time", "worst model", "busy");
+  std::string text = fmt::format("{:>12} {:>8} {:>10} {:>22} {:>11} {:>12} {:>6}\n", "GPUs each", "models",
+                                 "instances", "one per model takes", "in time", "worst model", "busy");
   for (const WidthPlan& width : plan.widths) {
-    text += fmt::format("{:>12} {:>8} {:>10} {:>22} {:>9.1f} % {:>10.1f} % {:>4.0f} %\n", width.gpus, width.models,
-                        width.instances, width.alone, 100 * width.attainment, 100 * width.worst_model, 100 * width.busy);
+    text += fmt::format("{:>12} {:>8} {:>10} {:>22} {:>9.1f} % {:>10.1f} % {:>4.0f} %\n", width.gpus,
+                        width.models, width.instances, width.alone, 100 * width.attainment,
+                        100 * width.worst_model, 100 * width.busy);
   }
-  text += fmt::format("policy {}: {} GPUs instead of {}: {:.1f} % fewer\n", schedule::to_string(options.policy), plan.gpus,
-                      plan.gpus_alone, 100 * plan.saved());
+  text += fmt::format("policy {}: {} GPUs instead of {}: {:.1f} % fewer\n",
+                      schedule::to_string(options.policy), plan.gpus, plan.gpus_alone, 100 * plan.saved());
   return text;
 }
 

@@ -1,8 +1,8 @@
 // The fewest accelerators that serve a mix of models, found by simulation.
 //
-// Models are grouped by how many accelerators one instance of theirs takes: an instance serves models of one width.
-// For each width the number of instances is searched (the smallest that reaches the attainment with every seed), and
-// beside it what one deployment per model takes. On the caller's thread; seconds.
+// Models are grouped by how many accelerators one instance of theirs takes: an instance serves models of one
+// width. For each width the number of instances is searched (the smallest that reaches the attainment with
+// every seed), and beside it what one deployment per model takes. On the caller's thread; seconds.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -42,13 +42,15 @@ struct Plan {
   std::uint64_t gpus = 0;
   std::uint64_t gpus_alone = 0;
 
-  double saved() const { return gpus_alone == 0 ? 0 : 1 - static_cast<double>(gpus) / static_cast<double>(gpus_alone); }
+  double saved() const {
+    return gpus_alone == 0 ? 0 : 1 - static_cast<double>(gpus) / static_cast<double>(gpus_alone);
+  }
 };
 
-// Weights take 2 berths of the largest image; what is left of 92 % of the memory is for KV. Errors: invalid (nothing left),
-// exhausted (no number of instances suffices).
-Result<Cluster> make_cluster(const Accelerator& accelerator, std::uint64_t largest_image, std::uint32_t berths,
-                             std::uint32_t gpus);
+// Weights take 2 berths of the largest image; what is left of 92 % of the memory is for KV. Errors: invalid
+// (nothing left), exhausted (no number of instances suffices).
+Result<Cluster> make_cluster(const Accelerator& accelerator, std::uint64_t largest_image,
+                             std::uint32_t berths, std::uint32_t gpus);
 
 Result<Plan> make_plan(const PlanOptions& options);
 

@@ -20,7 +20,8 @@ double mean(const std::vector<double>& values) {
 
 double hidden_share(const SimulationInput& input, const std::vector<double>& switches) {
   const double ready = to_seconds(input.cluster.activate) + 1e-9;
-  const auto hidden = std::count_if(switches.begin(), switches.end(), [&](double value) { return value <= ready; });
+  const auto hidden =
+      std::count_if(switches.begin(), switches.end(), [&](double value) { return value <= ready; });
   return switches.empty() ? 1 : static_cast<double>(hidden) / static_cast<double>(switches.size());
 }
 
@@ -31,8 +32,9 @@ nlohmann::ordered_json to_json(const SimulationInput& input, const SimulationRes
   nlohmann::ordered_json json;
   json["policy"] = schedule::to_string(input.policy);
   json["models"] = input.models.size();
-  json["instances"] = {
-      {"prefill", input.cluster.prefill}, {"decode", input.cluster.decode}, {"unified", input.cluster.unified}};
+  json["instances"] = {{"prefill", input.cluster.prefill},
+                       {"decode", input.cluster.decode},
+                       {"unified", input.cluster.unified}};
   json["requests"] = result.total.requests;
   json["seconds"] = rounded(result.seconds);
   json["attainment"] = rounded(result.attainment());
@@ -85,10 +87,12 @@ std::string to_text(const SimulationInput& input, const SimulationResult& result
       "switches           {}, median {:.1f} ms, {:.1f} % hidden\n"
       "busy               {:.1f} %\n",
       schedule::to_string(input.policy), input.models.size(), input.cluster.prefill, input.cluster.decode,
-      input.cluster.unified, result.total.requests, span, result.total.shed, result.cancelled, result.unfinished,
-      100 * result.attainment(), 100 * result.strict_attainment(), static_cast<double>(result.total.good) / span,
-      percentile(result.first_token_seconds, 0.5), percentile(result.first_token_seconds, 0.99), result.switches,
-      1e3 * percentile(result.switch_seconds, 0.5), 100 * hidden_share(input, result.switch_seconds), 100 * result.busy);
+      input.cluster.unified, result.total.requests, span, result.total.shed, result.cancelled,
+      result.unfinished, 100 * result.attainment(), 100 * result.strict_attainment(),
+      static_cast<double>(result.total.good) / span, percentile(result.first_token_seconds, 0.5),
+      percentile(result.first_token_seconds, 0.99), result.switches,
+      1e3 * percentile(result.switch_seconds, 0.5), 100 * hidden_share(input, result.switch_seconds),
+      100 * result.busy);
   for (const std::string& violation : result.violations) text += "VIOLATION          " + violation + "\n";
   return text;
 }

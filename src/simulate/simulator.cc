@@ -98,7 +98,8 @@ Status Simulator::start() {
   if (Status up = add(Role::unified, cluster.unified); !up) return up;
   act();
   if (!input_.workload.requests.empty()) queue_.push(asked(0).time, EventKind::arrival, 0);
-  for (std::size_t i = 0; i < input_.failures.size(); ++i) queue_.push(input_.failures[i].time, EventKind::failure, i);
+  for (std::size_t i = 0; i < input_.failures.size(); ++i)
+    queue_.push(input_.failures[i].time, EventKind::failure, i);
   for (const Cancellation& cancellation : input_.cancellations) {
     queue_.push(cancellation.time, EventKind::cancel, cancellation.request);
   }
@@ -107,7 +108,8 @@ Status Simulator::start() {
 
 Result<SimulationResult> Simulator::run() {
   if (Status started = start(); !started) return pass(started.error());
-  const Nanos limit = (input_.workload.requests.empty() ? Nanos{} : input_.workload.requests.back().time) + input_.drain;
+  const Nanos limit =
+      (input_.workload.requests.empty() ? Nanos{} : input_.workload.requests.back().time) + input_.drain;
   while (!queue_.empty()) {
     const Event event = queue_.pop();
     if (event.time > limit) break;
@@ -149,7 +151,8 @@ void Simulator::dispatch(const Event& event) {
       SimInstance& instance = instances_.emplace_back();
       instance.up = true;
       instance.spec = specs_up_[id];
-      const auto up = policy_->instance_up(static_cast<InstanceId>(instances_.size() - 1), instance.spec, at(now_), actions_);
+      const auto up = policy_->instance_up(static_cast<InstanceId>(instances_.size() - 1), instance.spec,
+                                           at(now_), actions_);
       if (!up) complain(up.error().message);
       return;
     }
@@ -170,10 +173,12 @@ void Simulator::dispatch(const Event& event) {
       return;
     }
     case EventKind::prefill_done:
-      if (instances_[id].up && event.version == instances_[id].version) prefill_done(static_cast<InstanceId>(id));
+      if (instances_[id].up && event.version == instances_[id].version)
+        prefill_done(static_cast<InstanceId>(id));
       return;
     case EventKind::step_done:
-      if (instances_[id].up && event.version == instances_[id].version) step_done(static_cast<InstanceId>(id));
+      if (instances_[id].up && event.version == instances_[id].version)
+        step_done(static_cast<InstanceId>(id));
       return;
     case EventKind::kv_done:
       if (event.version == requests_[id].version) kv_done(id);
@@ -247,8 +252,10 @@ void Simulator::apply(const RunPrefill& action) {
   const Nanos end = begin + costs_.prefill(action.model, action.instance, tokens);
   for (const Prompt& prompt : action.prompts) {
     SimRequest& request = requests_[prompt.request];
-    if (request.kv != kNowhere || request.ended || request.cancelled) complain("a prefill of a request that has its KV");
-    if (prompt.tokens != asked(prompt.request).input_tokens + request.made) complain("a prefill of the wrong length");
+    if (request.kv != kNowhere || request.ended || request.cancelled)
+      complain("a prefill of a request that has its KV");
+    if (prompt.tokens != asked(prompt.request).input_tokens + request.made)
+      complain("a prefill of the wrong length");
     if (asked(prompt.request).model != action.model) complain("a prefill with the wrong model");
     if (request.started) ++result_.replayed;
     request.started = true;
@@ -276,8 +283,8 @@ void Simulator::apply(const RunDecode& action) {
   instance.until = action.until;
   for (const RequestId row : action.rows) {
     const SimRequest& request = requests_[row];
-    if (request.kv != action.instance || request.moving_to != kNowhere || request.ended || request.prefilling ||
-        asked(row).model != action.model) {
+    if (request.kv != action.instance || request.moving_to != kNowhere || request.ended ||
+        request.prefilling || asked(row).model != action.model) {
       complain("a decode step with a row that is not ready");
     }
     instance.rows.push_back(row);
@@ -300,7 +307,8 @@ void Simulator::begin_step(InstanceId id, Nanos begin) {
   for (const RequestId row : instance.rows) context += asked(row).input_tokens + requests_[row].made;
   instance.step_begin = begin;
   const auto rows = static_cast<std::uint32_t>(instance.rows.size());
-  queue_.push(begin + costs_.step(instance.model, id, rows, context), EventKind::step_done, id, instance.version);
+  queue_.push(begin + costs_.step(instance.model, id, rows, context), EventKind::step_done, id,
+              instance.version);
   ++result_.steps;
   instance.step_rows = rows;  // those that join wait for the next step
 }
@@ -389,7 +397,8 @@ void Simulator::apply(const MoveKv& action) {
   SimRequest& request = requests_[action.request];
   if (request.kv != action.from || request.moving_to != kNowhere) complain("KV moves from where it is not");
   for (const SimInstance& instance : instances_) {
-    if (instance.running && std::find(instance.rows.begin(), instance.rows.end(), action.request) != instance.rows.end()) {
+    if (instance.running &&
+        std::find(instance.rows.begin(), instance.rows.end(), action.request) != instance.rows.end()) {
       complain("KV moves while its row runs");
     }
   }
@@ -581,7 +590,8 @@ void Simulator::summarize() {
   const double span = input_.workload.seconds() * static_cast<double>(instances_.size());
   result_.busy = span > 0 ? busy_ / span : 0;
   for (std::size_t i = 0; i < due_.size(); ++i) {
-    result_.attainment_by_10s.push_back(due_[i] == 0 ? 1 : static_cast<double>(met_[i]) / static_cast<double>(due_[i]));
+    result_.attainment_by_10s.push_back(
+        due_[i] == 0 ? 1 : static_cast<double>(met_[i]) / static_cast<double>(due_[i]));
   }
 }
 
@@ -606,8 +616,8 @@ Status check(const SimulationInput& input) {
   }
   for (const SimulatedModel& model : input.models) {
     if (model.spec.weight_bytes > cluster.berth_bytes) {
-      return fail(ErrorCode::invalid, "model '{}' has {} bytes, a berth {}: give instances larger berths", model.spec.name,
-                  model.spec.weight_bytes, cluster.berth_bytes);
+      return fail(ErrorCode::invalid, "model '{}' has {} bytes, a berth {}: give instances larger berths",
+                  model.spec.name, model.spec.weight_bytes, cluster.berth_bytes);
     }
   }
   if (input.workload.requests.empty()) return fail(ErrorCode::invalid, "the workload has no requests");
@@ -631,7 +641,8 @@ double SimulationResult::strict_attainment() const {
 
 double percentile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
-  const auto rank = std::min(values.size() - 1, static_cast<std::size_t>(share * static_cast<double>(values.size())));
+  const auto rank =
+      std::min(values.size() - 1, static_cast<std::size_t>(share * static_cast<double>(values.size())));
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(rank), values.end());
   return values[rank];
 }

@@ -1,7 +1,9 @@
-// Plays a workload through a scheduling policy on instances that exist in numbers only: measured step times, links of
-// a given rate, memory of a given size. Discrete events in nanoseconds; the same input gives the same output.
+// Plays a workload through a scheduling policy on instances that exist in numbers only: measured step times,
+// links of a given rate, memory of a given size. Discrete events in nanoseconds; the same input gives the
+// same output.
 //
-// simulate() runs on the caller's thread and keeps no state. It costs about a microsecond per decode step and instance.
+// simulate() runs on the caller's thread and keeps no state. It costs about a microsecond per decode step and
+// instance.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +27,8 @@ struct Cluster {
   std::uint32_t unified = 0;
   std::uint32_t berths = 2;
   std::uint64_t berth_bytes = 0;
-  std::uint64_t kv_bytes = 0;             // per instance
-  double link_bytes_per_second = 0;       // between host and instance, each way
+  std::uint64_t kv_bytes = 0;                     // per instance
+  double link_bytes_per_second = 0;               // between host and instance, each way
   Nanos activate = std::chrono::milliseconds(5);  // to the first step of a model that lies ready in a berth
 };
 
@@ -49,7 +51,8 @@ struct SimulationInput {
   schedule::PolicyOptions options;
   std::vector<Failure> failures;
   std::vector<Cancellation> cancellations;
-  Nanos drain = std::chrono::seconds(3600);  // after the last arrival; what is not done by then counts as missed
+  Nanos drain =
+      std::chrono::seconds(3600);  // after the last arrival; what is not done by then counts as missed
   bool record_lanes = false;
 };
 
@@ -83,8 +86,8 @@ struct SimulationResult {
   std::uint64_t kv_moves = 0;
   std::uint64_t kv_bytes_moved = 0;
   std::uint64_t steps = 0;
-  double seconds = 0;  // until the last request ended
-  double busy = 0;     // share of instance time spent computing until the last arrival
+  double seconds = 0;                  // until the last request ended
+  double busy = 0;                     // share of instance time spent computing until the last arrival
   std::vector<double> switch_seconds;  // compute lost by each switch
   std::vector<double> first_token_seconds;
   std::vector<double> attainment_by_10s;  // by due time of tokens

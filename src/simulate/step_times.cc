@@ -12,7 +12,8 @@ namespace {
 
 // Weighted least squares with N coefficients by the normal equations; weights 1 / value^2 (relative errors).
 template <std::size_t N>
-std::array<double, N> least_squares(const std::vector<std::array<double, N>>& inputs, const std::vector<double>& values) {
+std::array<double, N> least_squares(const std::vector<std::array<double, N>>& inputs,
+                                    const std::vector<double>& values) {
   std::array<std::array<double, N + 1>, N> m{};
   for (std::size_t k = 0; k < inputs.size(); ++k) {
     const double weight = 1 / (values[k] * values[k]);
@@ -56,7 +57,8 @@ StepTimes StepTimes::scaled(double factor) const {
 double StepTimes::along(const std::vector<Point>& points, double x, double slope) {
   if (x <= points.front().x) return points.front().ms;
   if (x >= points.back().x) return points.back().ms + (x - points.back().x) * slope;
-  const auto next = std::upper_bound(points.begin(), points.end(), x, [](double v, const Point& p) { return v < p.x; });
+  const auto next =
+      std::upper_bound(points.begin(), points.end(), x, [](double v, const Point& p) { return v < p.x; });
   const auto before = next - 1;
   return before->ms + (next->ms - before->ms) * (x - before->x) / (next->x - before->x);
 }
@@ -77,7 +79,8 @@ Result<StepTimes> StepTimes::measured(std::vector<MeasuredStep> points) {
     prefill_values.push_back(point.prefill_ms);
   }
   if (result.prefill_.empty()) {
-    return fail(ErrorCode::invalid, "there is no measurement with batch 1, which prefill times are taken from");
+    return fail(ErrorCode::invalid,
+                "there is no measurement with batch 1, which prefill times are taken from");
   }
   const auto prefill = least_squares<2>(prefill_inputs, prefill_values);
   result.fit_.prefill_base_ms = prefill[0];
@@ -123,29 +126,32 @@ double StepTimes::decode(std::uint32_t rows, std::uint64_t context) const {
     return factor_ * (fit_.decode_base_ms + fit_.decode_context_ms * tokens + fit_.decode_row_ms * count);
   }
   const double each = tokens / count;
-  const auto at = [&](const Line& line) { return along(line.points, each, fit_.decode_context_ms * line.rows); };
+  const auto at = [&](const Line& line) {
+    return along(line.points, each, fit_.decode_context_ms * line.rows);
+  };
   if (count <= decode_.front().rows) return factor_ * at(decode_.front());
   const Line& last = decode_.back();
   if (count >= last.rows) {
     return factor_ * (at(last) + (count - last.rows) * (fit_.decode_row_ms + fit_.decode_context_ms * each));
   }
-  const auto next =
-      std::upper_bound(decode_.begin(), decode_.end(), count, [](double v, const Line& line) { return v < line.rows; });
+  const auto next = std::upper_bound(decode_.begin(), decode_.end(), count,
+                                     [](double v, const Line& line) { return v < line.rows; });
   const auto before = next - 1;
   const double low = at(*before);
   return factor_ * (low + (at(*next) - low) * (count - before->rows) / (next->rows - before->rows));
 }
 
 Result<std::map<std::string, StepTimes>> parse_profile(std::string_view csv, std::string_view gpu) {
-  constexpr std::array<std::string_view, 6> kColumns = {"model",  "gpu",           "input_tokens_per_request",
-                                                        "batch",  "prefill_p50_ms", "decode_step_p50_ms"};
+  constexpr std::array<std::string_view, 6> kColumns = {
+      "model", "gpu", "input_tokens_per_request", "batch", "prefill_p50_ms", "decode_step_p50_ms"};
   std::array<std::size_t, 6> column{};
   std::map<std::string, std::vector<MeasuredStep>> points;
   std::map<std::string, int> gpus;
   const auto header = [&](const auto& names) -> Status {
     for (std::size_t i = 0; i < kColumns.size(); ++i) {
       const auto found = std::find(names.begin(), names.end(), kColumns[i]);
-      if (found == names.end()) return fail(ErrorCode::invalid, "the profile has no column '{}'", kColumns[i]);
+      if (found == names.end())
+        return fail(ErrorCode::invalid, "the profile has no column '{}'", kColumns[i]);
       column[i] = static_cast<std::size_t>(found - names.begin());
     }
     return {};

@@ -1,4 +1,5 @@
-// How long prefills and decode steps take, from measurements or from coefficients. Values; const use from any thread.
+// How long prefills and decode steps take, from measurements or from coefficients. Values; const use from any
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +31,10 @@ struct LinearTimes {
 class StepTimes {
  public:
   static StepTimes linear(const LinearTimes& times);
-  // Interpolates between measured points: prefill over tokens, decode over rows and context per row; beyond them it
-  // goes on with the slope of a least-squares fit. A point whose prefill is far quicker than that of the same tokens in
-  // one prompt was split by its server, and is left out. Errors: invalid (no prefill of a single prompt).
+  // Interpolates between measured points: prefill over tokens, decode over rows and context per row; beyond
+  // them it goes on with the slope of a least-squares fit. A point whose prefill is far quicker than that of
+  // the same tokens in one prompt was split by its server, and is left out. Errors: invalid (no prefill of a
+  // single prompt).
   static Result<StepTimes> measured(std::vector<MeasuredStep> points);
 
   StepTimes scaled(double factor) const;
@@ -60,8 +62,8 @@ class StepTimes {
   double factor_ = 1;
 };
 
-// Columns model, gpu, input_tokens_per_request, batch, prefill_p50_ms, decode_step_p50_ms, named by the first line. Times
-// of one GPU by model name. Errors: invalid, naming the line.
+// Columns model, gpu, input_tokens_per_request, batch, prefill_p50_ms, decode_step_p50_ms, named by the first
+// line. Times of one GPU by model name. Errors: invalid, naming the line.
 Result<std::map<std::string, StepTimes>> parse_profile(std::string_view csv, std::string_view gpu);
 
 }  // namespace switchyard::simulate

@@ -45,7 +45,8 @@ Result<double> parse_time(std::string_view field, std::uint64_t line, bool& date
   double seconds = 0;
   const auto colons = std::count(clock.begin(), clock.end(), ':');
   if (colons == 0 && !dated) return csv_number(clock, "time", line, 0, kMaxSeconds);
-  if (colons != 2) return fail(ErrorCode::invalid, "line {}: time '{}' is no clock of HH:MM:SS", line, field.substr(0, 64));
+  if (colons != 2)
+    return fail(ErrorCode::invalid, "line {}: time '{}' is no clock of HH:MM:SS", line, field.substr(0, 64));
   for (int part = 0; part < 3; ++part) {
     const auto end = std::min(clock.find(':'), clock.size());
     const auto value = csv_number(clock.substr(0, end), "time", line, 0, part == 0 ? 2000 : 60);
@@ -91,8 +92,11 @@ Result<Workload> parse_workload(std::string_view csv) {
     output = column(names, {"Output Length", "output_tokens", "GeneratedTokens"});
     if (time && input && output) return {};
     return fail(ErrorCode::invalid,
-                "the workload has no column for {}; the first line names the columns: time, model, input_tokens, output_tokens",
-                !time ? "time" : !input ? "input_tokens" : "output_tokens");
+                "the workload has no column for {}; the first line names the columns: time, model, "
+                "input_tokens, output_tokens",
+                !time    ? "time"
+                : !input ? "input_tokens"
+                         : "output_tokens");
   };
   const auto row = [&](std::uint64_t line, const auto& fields) -> Status {
     const auto at = parse_time(fields[*time], line, dated);
@@ -102,10 +106,12 @@ Result<Workload> parse_workload(std::string_view csv) {
     const auto out = csv_number(fields[*output], "output tokens", line, 1, kMaxTokens);
     if (!out) return pass(out.error());
     const std::string_view name = model ? fields[*model] : std::string_view("default");
-    if (name.empty() || name.size() > 256) return fail(ErrorCode::invalid, "line {}: the model has no sensible name", line);
+    if (name.empty() || name.size() > 256)
+      return fail(ErrorCode::invalid, "line {}: the model has no sensible name", line);
     auto found = models.find(name);
     if (found == models.end()) {
-      if (models.size() >= kMaxModels) return fail(ErrorCode::invalid, "line {}: more than {} models", line, kMaxModels);
+      if (models.size() >= kMaxModels)
+        return fail(ErrorCode::invalid, "line {}: more than {} models", line, kMaxModels);
       found = models.emplace(std::string(name), static_cast<std::uint32_t>(models.size())).first;
       workload.models.emplace_back(name);
     }
@@ -137,19 +143,21 @@ Result<Workload> generate_workload(const GeneratorOptions& options) {
                 options.seconds, kMaxSeconds);
   }
   if (options.models.empty() || options.models.size() > kMaxModels) {
-    return fail(ErrorCode::invalid, "{} models cannot be generated (1 to {})", options.models.size(), kMaxModels);
+    return fail(ErrorCode::invalid, "{} models cannot be generated (1 to {})", options.models.size(),
+                kMaxModels);
   }
   for (const Lengths& lengths : {options.input, options.output}) {
     if (!(lengths.mean >= 1) || lengths.mean > kMaxTokens || !(lengths.sigma >= 0) || lengths.sigma > 4 ||
         lengths.most < 1 || lengths.most > kMaxTokens) {
-      return fail(ErrorCode::invalid, "token counts with mean {}, sigma {} and at most {} make no sense", lengths.mean,
-                  lengths.sigma, lengths.most);
+      return fail(ErrorCode::invalid, "token counts with mean {}, sigma {} and at most {} make no sense",
+                  lengths.mean, lengths.sigma, lengths.most);
     }
   }
   double expected = 0;
   for (const GeneratedModel& model : options.models) {
     if (!(model.rate >= 0) || model.rate > 1e6) {
-      return fail(ErrorCode::invalid, "model '{}': {} requests per second make no sense", model.name, model.rate);
+      return fail(ErrorCode::invalid, "model '{}': {} requests per second make no sense", model.name,
+                  model.rate);
     }
     expected += model.rate * options.seconds;
   }

@@ -12,7 +12,7 @@
 namespace switchyard::simulate {
 
 struct WorkloadRequest {
-  Nanos time{};  // since the beginning
+  Nanos time{};             // since the beginning
   std::uint32_t model = 0;  // index into Workload::models
   std::uint32_t input_tokens = 0;
   std::uint32_t output_tokens = 0;
@@ -27,10 +27,11 @@ struct Workload {
 
 inline constexpr std::uint32_t kMaxTokens = 1 << 20;
 
-// Columns, by any of these names: time ("Request Time", "time", "TIMESTAMP"; seconds, or a clock with or without a
-// date), model ("Model Name", "model"; optional), input ("Input Length", "input_tokens", "ContextTokens"), output
-// ("Output Length", "output_tokens", "GeneratedTokens"). With dates, time counts from the first request. Requests may
-// stand in any order. Errors: invalid, naming the line.
+// Columns, by any of these names: time ("Request Time", "time", "TIMESTAMP"; seconds, or a clock with or
+// without a date), model ("Model Name", "model"; optional), input ("Input Length", "input_tokens",
+// "ContextTokens"), output
+// ("Output Length", "output_tokens", "GeneratedTokens"). With dates, time counts from the first request.
+// Requests may stand in any order. Errors: invalid, naming the line.
 Result<Workload> parse_workload(std::string_view csv);
 
 // Log-normal token counts, whose mean is `mean` before they are cut to 1 ... `most`.
@@ -53,7 +54,8 @@ struct GeneratorOptions {
   std::uint64_t seed = 1;
 };
 
-// A model's requests depend on the seed and its place in the list alone, not on the other models. Errors: invalid.
+// A model's requests depend on the seed and its place in the list alone, not on the other models. Errors:
+// invalid.
 Result<Workload> generate_workload(const GeneratorOptions& options);
 
 }  // namespace switchyard::simulate

@@ -11,7 +11,9 @@ using std::chrono::seconds;
 
 class FlatCosts : public Costs {
  public:
-  Nanos prefill(ModelId, InstanceId, std::uint64_t tokens) const override { return milliseconds(10) + Nanos(tokens * 20'000); }
+  Nanos prefill(ModelId, InstanceId, std::uint64_t tokens) const override {
+    return milliseconds(10) + Nanos(tokens * 20'000);
+  }
   Nanos step(ModelId, InstanceId, std::uint32_t, std::uint64_t) const override { return milliseconds(10); }
   Nanos load(ModelId, InstanceId) const override { return milliseconds(400); }
   Nanos activate(ModelId, InstanceId) const override { return milliseconds(5); }
@@ -39,16 +41,19 @@ class PolicyTest : public ::testing::TestWithParam<PolicyKind> {
   }
   void add_models(ModelId count) {
     for (ModelId id = 0; id < count; ++id) {
-      ASSERT_TRUE(policy_->add_model(id, {.name = "m", .weight_bytes = 100, .kv_block_bytes = kBlock}, now(), out_));
+      ASSERT_TRUE(
+          policy_->add_model(id, {.name = "m", .weight_bytes = 100, .kv_block_bytes = kBlock}, now(), out_));
     }
   }
   void up(InstanceId id, Role role, std::uint64_t kv_blocks = 1000) {
-    const auto status =
-        policy_->instance_up(id, {.role = role, .kv_bytes = kv_blocks * kBlock, .berths = 2, .berth_bytes = 100}, now(), out_);
+    const auto status = policy_->instance_up(
+        id, {.role = role, .kv_bytes = kv_blocks * kBlock, .berths = 2, .berth_bytes = 100}, now(), out_);
     ASSERT_TRUE(status) << status.error().message;
   }
   void arrive(RequestId id, ModelId model, std::uint32_t tokens = 100) {
-    policy_->arrived({.id = id, .model = model, .prompt_tokens = tokens, .max_new_tokens = 50, .arrival = now()}, now(), out_);
+    policy_->arrived(
+        {.id = id, .model = model, .prompt_tokens = tokens, .max_new_tokens = 50, .arrival = now()}, now(),
+        out_);
   }
   template <class T>
   std::vector<T> take() {
@@ -111,7 +116,8 @@ TEST_P(PolicyTest, RefusesWhatCannotBe) {
   EXPECT_EQ(shed[0].reason, ShedReason::too_large);
   EXPECT_EQ(shed[0].retry_after, Nanos{});
   EXPECT_FALSE(policy_->add_model(0, {.name = "again", .weight_bytes = 1, .kv_block_bytes = 1}, now(), out_));
-  EXPECT_FALSE(policy_->add_model(kMaxId, {.name = "far", .weight_bytes = 1, .kv_block_bytes = 1}, now(), out_));
+  EXPECT_FALSE(
+      policy_->add_model(kMaxId, {.name = "far", .weight_bytes = 1, .kv_block_bytes = 1}, now(), out_));
   EXPECT_FALSE(policy_->add_model(1, {.name = "no KV", .weight_bytes = 1}, now(), out_));
   EXPECT_FALSE(policy_->instance_up(0, {.kv_bytes = 1, .berths = 2, .berth_bytes = 1}, now(), out_));
   EXPECT_FALSE(policy_->instance_up(1, {.kv_bytes = 0, .berths = 2, .berth_bytes = 1}, now(), out_));
@@ -179,7 +185,8 @@ TEST_P(PolicyTest, AModelThatCannotBeLoadedDoesNotStopOthers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Every, PolicyTest,
-                         ::testing::Values(PolicyKind::quota, PolicyKind::request, PolicyKind::fixed, PolicyKind::slack),
+                         ::testing::Values(PolicyKind::quota, PolicyKind::request, PolicyKind::fixed,
+                                           PolicyKind::slack),
                          [](const auto& suite) { return std::string(to_string(suite.param)); });
 
 using GroupedPrefill = PolicyTest;

@@ -82,9 +82,13 @@ TEST_F(AdmissionTest, BoundsQueuesAndKeepsSharesFair) {
   EXPECT_FALSE(admission.refuse(request(0), {.waiting_of_model = 4}, at({})));
   EXPECT_EQ(admission.refuse(request(0), {.waiting_of_model = 5}, at({}))->reason, ShedReason::queue);
   // Half full: a model with more than its half is refused, the other is not.
-  EXPECT_EQ(admission.refuse(request(1), {.waiting_total = 60, .waiting_of_model = 55, .weight_share = 0.5}, at({}))->reason,
-            ShedReason::queue);
-  EXPECT_FALSE(admission.refuse(request(1), {.waiting_total = 60, .waiting_of_model = 5, .weight_share = 0.5}, at({})));
+  EXPECT_EQ(
+      admission
+          .refuse(request(1), {.waiting_total = 60, .waiting_of_model = 55, .weight_share = 0.5}, at({}))
+          ->reason,
+      ShedReason::queue);
+  EXPECT_FALSE(admission.refuse(request(1), {.waiting_total = 60, .waiting_of_model = 5, .weight_share = 0.5},
+                                at({})));
   EXPECT_TRUE(admission.refuse(request(1), {.waiting_total = 100, .waiting_of_model = 0}, at({})));
 }
 

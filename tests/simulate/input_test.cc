@@ -100,7 +100,8 @@ TEST(Profile, InterpolatesAndGoesOn) {
 TEST(Profile, ErrorsSayWhatIsThere) {
   EXPECT_NE(parse_profile(kProfile, "H1").error().message.find("it has G, other"), std::string::npos);
   EXPECT_NE(parse_profile("model,gpu\n", "G").error().message.find("no column"), std::string::npos);
-  EXPECT_NE(parse_profile(kProfile + "m,G,16,x,1,1\n", "G").error().message.find("line 9"), std::string::npos);
+  EXPECT_NE(parse_profile(kProfile + "m,G,16,x,1,1\n", "G").error().message.find("line 9"),
+            std::string::npos);
 }
 
 const std::string kMap = R"(
@@ -150,7 +151,8 @@ TEST(ModelMap, ErrorsNameTheLineAndTheKey) {
            {"models:\n  - name: a\n    bytes: 1GB", "either `profile` or `times`"},
            {"models:\n  - name: a\n    bytes: much", "'much' is not understood"},
            {"models:\n  - name: a\n    gpus: 0", "line 3: gpus"},
-           {"models:\n  - name: a\n    bytes: 1GB\n    profile: x\n    count: 3\n    rate: [1, 2]", "2 rates for 3 models"},
+           {"models:\n  - name: a\n    bytes: 1GB\n    profile: x\n    count: 3\n    rate: [1, 2]",
+            "2 rates for 3 models"},
            {"models: [", "line"},
        }) {
     const auto entries = parse_model_map(text);
@@ -192,7 +194,8 @@ TEST(Planner, FindsTheFewestInstances) {
 TEST(Planner, SaysWhenNothingSuffices) {
   PlanOptions options;
   options.models = *parse_model_map(
-      "models:\n  - {name: slow, times: {decode_base: 5000}, bytes: 4GB, rate: 0.2}\n");  // its steps miss any target
+      "models:\n  - {name: slow, times: {decode_base: 5000}, bytes: 4GB, rate: 0.2}\n");  // its steps miss
+                                                                                          // any target
   options.accelerator = {.memory_bytes = std::uint64_t{96} << 30, .link_bytes_per_second = 40e9};
   options.seconds = 60;
   options.seeds = 1;

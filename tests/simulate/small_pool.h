@@ -17,7 +17,8 @@ inline SimulationInput small_pool(std::size_t models, schedule::PolicyKind polic
   for (std::size_t i = 0; i < models; ++i) {
     SimulatedModel& model = input.models.emplace_back();
     model.times = StepTimes::linear(kTimes);
-    model.spec = {.name = "model-" + std::to_string(i), .weight_bytes = 10'000'000'000, .kv_block_bytes = 16 * 100'000};
+    model.spec = {
+        .name = "model-" + std::to_string(i), .weight_bytes = 10'000'000'000, .kv_block_bytes = 16 * 100'000};
     input.workload.models.push_back(model.spec.name);
   }
   input.cluster.berth_bytes = 10'000'000'000;
