@@ -38,6 +38,7 @@ nlohmann::ordered_json to_json(const SimulationInput& input, const SimulationRes
   json["requests"] = result.total.requests;
   json["seconds"] = rounded(result.seconds);
   json["attainment"] = rounded(result.attainment());
+  json["attainment_of_admitted"] = rounded(result.attainment_of_admitted());
   json["strict_attainment"] = rounded(result.strict_attainment());
   json["goodput_rps"] = rounded(static_cast<double>(result.total.good) / span);
   json["tokens"] = result.total.tokens;

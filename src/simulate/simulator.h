@@ -60,7 +60,8 @@ struct ModelOutcome {
   std::uint64_t requests = 0;
   std::uint64_t ended = 0;
   std::uint64_t shed = 0;
-  std::uint64_t tokens = 0;  // asked for
+  std::uint64_t tokens = 0;       // asked for
+  std::uint64_t shed_tokens = 0;  // of them, by requests that were shed
   std::uint64_t in_time = 0;
   std::uint64_t strict = 0;  // requests without a late token
   std::uint64_t good = 0;    // requests with at least 90 % of their tokens in time
@@ -95,6 +96,7 @@ struct SimulationResult {
   std::vector<std::string> violations;  // of rules that a policy must keep; empty unless there is a defect
 
   double attainment() const;
+  double attainment_of_admitted() const;
   double strict_attainment() const;
 };
 

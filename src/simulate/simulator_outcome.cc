@@ -17,6 +17,7 @@ void Simulator::summarize() {
     ++outcome.requests;
     outcome.tokens += tokens;
     outcome.shed += request.shed;
+    if (request.shed) outcome.shed_tokens += tokens;
     outcome.ended += request.ended;
     outcome.in_time += request.in_time;
     outcome.strict += request.in_time == tokens;
@@ -28,6 +29,7 @@ void Simulator::summarize() {
     total.requests += outcome.requests;
     total.tokens += outcome.tokens;
     total.shed += outcome.shed;
+    total.shed_tokens += outcome.shed_tokens;
     total.ended += outcome.ended;
     total.in_time += outcome.in_time;
     total.strict += outcome.strict;
@@ -78,6 +80,11 @@ Status check(const SimulationInput& input) {
 
 double SimulationResult::attainment() const {
   return total.tokens == 0 ? 1 : static_cast<double>(total.in_time) / static_cast<double>(total.tokens);
+}
+
+double SimulationResult::attainment_of_admitted() const {
+  const std::uint64_t tokens = total.tokens - total.shed_tokens;
+  return tokens == 0 ? 1 : static_cast<double>(total.in_time) / static_cast<double>(tokens);
 }
 
 double SimulationResult::strict_attainment() const {

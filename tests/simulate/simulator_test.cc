@@ -192,6 +192,26 @@ TEST(Simulator, SlackBeatsQuotaBeatsRequestInACrowd) {
   EXPECT_GT(attainment[PolicyKind::request], attainment[PolicyKind::fixed]);
 }
 
+TEST(Simulator, WhatIsAdmittedIsServedInTime) {
+  for (const PolicyKind policy : {PolicyKind::quota, PolicyKind::slack}) {
+    auto input = small_pool(40, policy);
+    input.cluster.unified = 2;
+    input.options.admission.shed_overload = true;
+    GeneratorOptions options{.seconds = 200, .seed = 9};
+    for (const auto& model : input.models) options.models.push_back({model.spec.name, 0.1});
+    input.workload = *generate_workload(options);
+    const auto shedding = simulate(input);
+    ASSERT_TRUE(shedding);
+    EXPECT_GT(shedding->total.shed, 0u);
+    EXPECT_GT(shedding->attainment_of_admitted(), 0.9) << schedule::to_string(policy);
+    input.options.admission.shed_overload = false;
+    const auto all = simulate(input);
+    ASSERT_TRUE(all);
+    EXPECT_LT(all->attainment(), 0.9) << schedule::to_string(policy);
+    EXPECT_EQ(all->total.shed, 0u);
+  }
+}
+
 TEST(Simulator, RefusesInputThatMakesNoSense) {
   auto input = small_pool(1, PolicyKind::quota);
   EXPECT_FALSE(simulate(input));  // no instances
