@@ -113,8 +113,16 @@ double QuotaPolicy::expected_in_time(const RequestSpec& request, const Moment&) 
     }
     if (!there) add(request.model, costs_.step(request.model, instance->id, 1, request.prompt_tokens));
     const auto quotas = round_quotas(headroom, switch_cost, to_seconds(options_.longest_quota));
-    best = std::max(best, std::min(1.0, 1 / quotas.alpha));
-    if (there) return best;
+    // A request comes on average in the middle of a round; what is due before its first turn is late.
+    double round = switch_cost;
+    for (const double quota : quotas.seconds) round += quota;
+    const Targets& targets = spec(request.model).targets;
+    const double late =
+        std::max(0.0, round / 2 - to_seconds(targets.first_token)) / to_seconds(targets.between_tokens);
+    const double in_time =
+        std::min(1.0, 1 / quotas.alpha) * std::max(0.0, 1 - late / std::max(request.max_new_tokens, 1u));
+    if (there) return in_time;
+    best = std::max(best, in_time);
   }
   return best;
 }
