@@ -14,6 +14,8 @@ void add_generate(CLI::App& app, Chosen& chosen);
 void add_pull(CLI::App& app, Chosen& chosen);
 void add_inspect(CLI::App& app, Chosen& chosen);
 void add_doctor(CLI::App& app, Chosen& chosen);
+void add_simulate(CLI::App& app, Chosen& chosen);
+void add_plan(CLI::App& app, Chosen& chosen);
 void add_bench(CLI::App& app, Chosen& chosen);
 void add_simtest(CLI::App& app, Chosen& chosen);
 // Not for users: what the supervisor starts its instances with.

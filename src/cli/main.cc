@@ -35,6 +35,8 @@ int main(int argc, char** argv) {
   add_pull(app, chosen);
   add_inspect(app, chosen);
   add_doctor(app, chosen);
+  add_simulate(app, chosen);
+  add_plan(app, chosen);
   add_bench(app, chosen);
   add_simtest(app, chosen);
   add_instance(app, chosen);
