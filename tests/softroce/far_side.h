@@ -49,7 +49,8 @@ std::string switch_device(const std::string& name, bool up);
 // The program of the other guest: obeys whoever connects, until that ends.
 int run_far_side(const std::string& host);
 
-// The other guest, as the tests see it. A question that is not answered in time is a failure, and its answer empty.
+// The other guest, as the tests see it. A question that is not answered in time is a failure, and its answer
+// empty.
 class FarSide {
  public:
   explicit FarSide(const std::string& host);
