@@ -33,13 +33,14 @@ constexpr std::uint64_t kMaxWriteBytes = 1u << 20;  // longer ones are split: fa
 constexpr std::uint32_t kPollsPerLook = 1024;       // at the device's events
 constexpr int kPostError = 0x10000;  // completion errors above are of errno, not of ibv_wc_status
 
+// The write itself is wrong, and would fail on every path. An operation that the queue pair could not carry
+// out, or that the other one found malformed, is not one of these: a port that goes down under a write says
+// that, too.
 bool is_refusal(ibv_wc_status status) {
   switch (status) {
     case IBV_WC_REM_ACCESS_ERR:
-    case IBV_WC_REM_INV_REQ_ERR:
     case IBV_WC_LOC_PROT_ERR:
     case IBV_WC_LOC_LEN_ERR:
-    case IBV_WC_LOC_QP_OP_ERR:
       return true;
     default:
       return false;
