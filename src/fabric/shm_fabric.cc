@@ -132,7 +132,6 @@ Result<std::shared_ptr<Fabric>> ShmFabric::open(const FabricOptions& options) {
     return fail(ErrorCode::unsupported, "fabric 'shm': {}", why);
   // Fails where there is no Yama, and then is not needed.
   prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
-  auto self = std::make_shared<ShmFabric>();
   auto home = std::make_shared<Home>();
   home->memory = Descriptor(memfd_create("switchyard-rail", MFD_CLOEXEC));
   int ends[2];
@@ -145,6 +144,7 @@ Result<std::shared_ptr<Fabric>> ShmFabric::open(const FabricOptions& options) {
   auto segment = SegmentMapping::map(home->memory.get());
   if (!segment) return pass(segment.error());
   home->segment = std::move(*segment);
+  auto self = std::make_shared<ShmFabric>();  // from here on there is something to close
   self->address_.nonce = random_word();
   self->address_.host = host_identity();
   self->address_.pid = static_cast<std::uint32_t>(getpid());
