@@ -309,7 +309,7 @@ Result<TransferReport> measure_transfers(const TransferBenchOptions& options) {
 
 Status run_transfer_bench(const TransferBenchOptions& options) {
   // Before minutes of measuring.
-  for (const std::string& path : {options.json, options.plot}) {
+  for (const std::filesystem::path& path : {options.json, options.plot}) {
     if (path.empty()) continue;
     if (auto ok = write_file(path, ""); !ok) return ok;
   }

@@ -353,10 +353,15 @@ std::size_t ShmFabric::post(PeerId id, std::span<const WriteRequest> requests) {
       for (const WriteRequest& request : run) complete(request.cookie, ECONNRESET);
     } else {
       const auto sound = error == 0 ? run : run.first(count - 1);
-      const int copied = copy(peer, sound);
+      int copied = copy(peer, sound);
+      if (copied == 0 && error == 0 && run.back().has_immediate) {
+        push(peer, run.back().immediate);
+        // This process may have stood still since the question above; what comes after the peer has forgotten
+        // it does not count there, and must not be reported as delivered here.
+        if (peer.segment->rings[peer.ring].owner.load() != address_.nonce) copied = ECONNRESET;
+      }
       for (const WriteRequest& request : sound) complete(request.cookie, copied);
       if (error != 0) complete(run.back().cookie, error);
-      if (copied == 0 && error == 0 && run.back().has_immediate) push(peer, run.back().immediate);
     }
     taken += count;
   }
