@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <memory>
 
@@ -28,11 +29,16 @@ Result<Addresses> resolve(const std::string& where, bool passive) {
     return fail(ErrorCode::invalid, "'{}' is not HOST:PORT", where);
   std::string host = where.substr(0, colon);
   if (host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  const std::string service = where.substr(colon + 1);
+  std::uint16_t port = 0;  // getaddrinfo takes 65537 for 1
+  if (const auto [end, error] = std::from_chars(service.data(), service.data() + service.size(), port);
+      error != std::errc() || end != service.data() + service.size())
+    return fail(ErrorCode::invalid, "'{}' is not HOST:PORT", where);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = passive ? AI_PASSIVE : 0;
   addrinfo* found = nullptr;
-  if (int code = getaddrinfo(host.c_str(), where.substr(colon + 1).c_str(), &hints, &found))
+  if (int code = getaddrinfo(host.c_str(), service.c_str(), &hints, &found))
     return fail(ErrorCode::invalid, "'{}': {}", where, gai_strerror(code));
   return Addresses(found, freeaddrinfo);
 }
@@ -47,9 +53,11 @@ Result<Link> Link::connect(const std::string& where) {
   auto addresses = resolve(where, false);
   if (!addresses) return pass(addresses.error());
   Link link(::socket((*addresses)->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const timeval limit{std::chrono::ceil<std::chrono::seconds>(kSendLimit).count(), 0};
+  setsockopt(link.fd_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);  // of connect, too
   if (link.fd_ < 0 || ::connect(link.fd_, (*addresses)->ai_addr, (*addresses)->ai_addrlen) != 0)
     return fail(ErrorCode::io, "{} does not answer: {}; start 'bench transfer --serve' there", where,
-                strerror(errno));
+                strerror(errno == EINPROGRESS ? ETIMEDOUT : errno));
   const int on = 1;
   setsockopt(link.fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   return link;
@@ -152,7 +160,8 @@ Result<std::pair<Child, Link>> Child::start(const std::function<void(Link)>& bod
   const pid_t pid = fork();
   if (pid < 0) return fail(ErrorCode::exhausted, "fork: {}", strerror(errno));
   if (pid == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // Not SIGKILL: libfabric removes its files in /dev/shm when it is asked to end.
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) _exit(1);
     { const Link closed = std::move(here); }
     body(std::move(there));

@@ -16,7 +16,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::uint64_t kListBytes = 4 << 20;  // of one page list
+constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 40;  // of one write: sums of some do not overflow
+constexpr std::uint64_t kListBytes = 4 << 20;                // of one page list
 constexpr std::uint32_t kListDepth = 4;
 constexpr std::uint64_t kMessageBytes = 64;
 constexpr std::uint32_t kMessageDepth = 32;
@@ -259,9 +260,15 @@ Status write_file(const std::filesystem::path& path, const std::string& text) {
 }  // namespace
 
 Result<TransferReport> measure_transfers(const TransferBenchOptions& options) {
-  if (options.seconds <= 0 || options.repeats == 0 || std::ranges::count(options.sizes, 0) != 0 ||
-      std::ranges::count(options.depths, 0u) != 0 || std::ranges::count(options.pages, 0) != 0) {
-    return fail(ErrorCode::invalid, "sizes, depths, seconds and repeats have to be positive");
+  // Written so that what is no number is refused as well.
+  const bool timed = options.seconds > 0;
+  auto is_size = [](std::uint64_t bytes) { return bytes > 0 && bytes <= kMaxBytes; };
+  if (!timed || options.repeats == 0 || !std::ranges::all_of(options.sizes, is_size) ||
+      !std::ranges::all_of(options.pages, is_size) || std::ranges::count(options.depths, 0u) != 0 ||
+      options.span > kMaxBytes) {
+    return fail(ErrorCode::invalid,
+                "sizes, depths, seconds and repeats have to be positive, and sizes {} bytes at most",
+                kMaxBytes);
   }
   // The child first, while this process has one thread.
   Child child;
@@ -301,6 +308,11 @@ Result<TransferReport> measure_transfers(const TransferBenchOptions& options) {
 }
 
 Status run_transfer_bench(const TransferBenchOptions& options) {
+  // Before minutes of measuring.
+  for (const std::filesystem::path& path : {options.json, options.plot}) {
+    if (path.empty()) continue;
+    if (auto ok = write_file(path, ""); !ok) return ok;
+  }
   const auto report = measure_transfers(options);
   if (!report) return pass(report.error());
   if (!options.quiet) fmt::print("{}", to_table(*report));

@@ -67,6 +67,7 @@ struct EngineOptions {
   std::uint32_t max_transfers = 4096;    // submitted and not yet done
   std::uint32_t max_counters = 1024;
   std::uint32_t max_peers = 512;
+  // Times are positive, and a year at most.
   Nanos heartbeat_interval = std::chrono::milliseconds(500);
   Nanos heartbeat_limit = std::chrono::seconds(3);
   Nanos connect_limit = std::chrono::seconds(5);
@@ -158,8 +159,8 @@ class Region {
   std::shared_ptr<State> state_;
 };
 
-// A counter of this engine, freed when the last handle goes: its slot rests until its writers have drained or
-// are gone, and its next user has another generation.
+// A counter of this engine, freed when the last handle goes. The next user of its slot has another
+// generation, so what is still written for the old one counts nowhere.
 class Counter {
  public:
   Counter() = default;

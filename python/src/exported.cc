@@ -35,11 +35,21 @@ nb::object capsule_of(nb::handle object) {
   return make();
 }
 
+// Whether a buffer's format names object pointers. Names of fields stand between colons.
+bool holds_objects(const char* format) {
+  bool is_name = false;
+  for (; format != nullptr && *format != '\0'; ++format) {
+    if (*format == ':') is_name = !is_name;
+    if (*format == 'O' && !is_name) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 Exported::Exported(nb::handle object, const char* what) : Exported() {
   if (PyObject_CheckBuffer(object.ptr()) != 0) {
-    take_buffer(object);
+    take_buffer(object, what);
   } else if (nb::hasattr(object, "__dlpack__") && nb::hasattr(object, "__dlpack_device__")) {
     take_dlpack(object, what);
   } else {
@@ -58,9 +68,14 @@ Exported Exported::kept_by(nb::object owner, void* data, std::size_t bytes) {
   return result;
 }
 
-void Exported::take_buffer(nb::handle object) {
+void Exported::take_buffer(nb::handle object, const char* what) {
   auto buffer = std::make_unique<Py_buffer>();
   if (PyObject_GetBuffer(object.ptr(), buffer.get(), PyBUF_FULL_RO) != 0) throw nb::python_error();
+  if (holds_objects(buffer->format)) {
+    PyBuffer_Release(buffer.get());
+    raise(ErrorCode::invalid, "{}: the memory holds Python objects, whose addresses mean nothing elsewhere",
+          what);
+  }
   buffer_ = std::move(buffer);
   kind_ = Kind::buffer;
   data_ = static_cast<std::byte*>(buffer_->buf);

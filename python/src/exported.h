@@ -51,7 +51,7 @@ class Exported {
   Integers integers(const char* what) const;
 
  private:
-  void take_buffer(nb::handle object);
+  void take_buffer(nb::handle object, const char* what);
   void take_dlpack(nb::handle object, const char* what);
 
   enum class Kind { none, buffer, dlpack, dlpack_versioned, object } kind_ = Kind::none;

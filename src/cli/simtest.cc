@@ -82,7 +82,8 @@ int run(const SimtestArguments& arguments) {
 void add_simtest(CLI::App& app, Chosen& chosen) {
   auto* command = app.add_subcommand("simtest", "Test the transfer engine on random simulated networks");
   auto arguments = std::make_shared<SimtestArguments>();
-  command->add_option("--seeds", arguments->seeds, "How many (default: 1000)")->check(CLI::PositiveNumber);
+  command->add_option("--seeds", arguments->seeds, "How many (default: 1000)")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 40));
   command->add_option("--first-seed,--seed", arguments->first, "The first one (default: 1)");
   command->add_option("--threads", arguments->threads, "At the same time (default: one per core)")
       ->check(CLI::Range(1, 1024));

@@ -132,7 +132,6 @@ Result<std::shared_ptr<Fabric>> ShmFabric::open(const FabricOptions& options) {
     return fail(ErrorCode::unsupported, "fabric 'shm': {}", why);
   // Fails where there is no Yama, and then is not needed.
   prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
-  auto self = std::make_shared<ShmFabric>();
   auto home = std::make_shared<Home>();
   home->memory = Descriptor(memfd_create("switchyard-rail", MFD_CLOEXEC));
   int ends[2];
@@ -145,6 +144,7 @@ Result<std::shared_ptr<Fabric>> ShmFabric::open(const FabricOptions& options) {
   auto segment = SegmentMapping::map(home->memory.get());
   if (!segment) return pass(segment.error());
   home->segment = std::move(*segment);
+  auto self = std::make_shared<ShmFabric>();  // from here on there is something to close
   self->address_.nonce = random_word();
   self->address_.host = host_identity();
   self->address_.pid = static_cast<std::uint32_t>(getpid());
@@ -353,10 +353,15 @@ std::size_t ShmFabric::post(PeerId id, std::span<const WriteRequest> requests) {
       for (const WriteRequest& request : run) complete(request.cookie, ECONNRESET);
     } else {
       const auto sound = error == 0 ? run : run.first(count - 1);
-      const int copied = copy(peer, sound);
+      int copied = copy(peer, sound);
+      if (copied == 0 && error == 0 && run.back().has_immediate) {
+        push(peer, run.back().immediate);
+        // This process may have stood still since the question above; what comes after the peer has forgotten
+        // it does not count there, and must not be reported as delivered here.
+        if (peer.segment->rings[peer.ring].owner.load() != address_.nonce) copied = ECONNRESET;
+      }
       for (const WriteRequest& request : sound) complete(request.cookie, copied);
       if (error != 0) complete(run.back().cookie, error);
-      if (copied == 0 && error == 0 && run.back().has_immediate) push(peer, run.back().immediate);
     }
     taken += count;
   }

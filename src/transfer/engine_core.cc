@@ -239,14 +239,18 @@ bool EngineCore::take_counters() {
   return true;
 }
 
+void EngineCore::erase_ended_watches() {
+  std::erase_if(watches_, [](const auto& entry) {
+    std::lock_guard hold(entry->mutex);
+    return entry->word == nullptr;
+  });
+}
+
 bool EngineCore::look_at_watches() {
   if (!has_watches()) return false;
   {
     std::lock_guard lock(mutex_);
-    std::erase_if(watches_, [](const auto& entry) {
-      std::lock_guard hold(entry->mutex);
-      return entry->word == nullptr;
-    });
+    erase_ended_watches();
     watched_ = watches_;
     watching_.store(!watches_.empty(), std::memory_order_relaxed);
   }

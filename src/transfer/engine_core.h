@@ -148,6 +148,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   bool fire_deadlines();
   bool take_counters();
   bool look_at_watches();
+  void erase_ended_watches();  // under the submission lock
   bool run_callbacks();
   void start(std::uint32_t index);
   void end(std::uint32_t index, Status status);

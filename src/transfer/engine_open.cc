@@ -20,6 +20,7 @@ using transfer::kNoIndex;
 namespace {
 
 constexpr std::size_t kMaxRequests = 1 << 16;
+constexpr Nanos kLongestLimit = std::chrono::hours(24 * 365);  // of any time in EngineOptions
 
 std::uint64_t random_word() {
   std::random_device entropy;
@@ -34,12 +35,19 @@ Status check(const EngineOptions& options) {
       options.message_bytes > (std::size_t{1} << 30)) {
     return fail(ErrorCode::invalid, "engine '{}': a limit of its options is zero or too large", options.name);
   }
-  if (options.heartbeat_interval <= Nanos::zero() || options.heartbeat_limit <= options.heartbeat_interval) {
-    return fail(ErrorCode::invalid, "engine '{}': heartbeat_limit has to exceed heartbeat_interval",
-                options.name);
+  // They are added to the clock, and must not run over its end.
+  for (const auto& [name, value] :
+       {std::pair("heartbeat_interval", options.heartbeat_interval),
+        std::pair("heartbeat_limit", options.heartbeat_limit),
+        std::pair("connect_limit", options.connect_limit), std::pair("stall_limit", options.stall_limit),
+        std::pair("path_rest", options.path_rest)}) {
+    if (value <= Nanos::zero() || value > kLongestLimit) {
+      return fail(ErrorCode::invalid, "engine '{}': {} has to be positive, and a year at most", options.name,
+                  name);
+    }
   }
-  if (options.stall_limit <= Nanos::zero() || options.path_rest <= Nanos::zero()) {
-    return fail(ErrorCode::invalid, "engine '{}': stall_limit and path_rest have to be positive",
+  if (options.heartbeat_limit <= options.heartbeat_interval) {
+    return fail(ErrorCode::invalid, "engine '{}': heartbeat_limit has to exceed heartbeat_interval",
                 options.name);
   }
   return {};

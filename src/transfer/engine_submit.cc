@@ -371,6 +371,8 @@ Result<Watcher> EngineCore::watch(const std::uint64_t* word, WatchHandler handle
   {
     std::lock_guard lock(mutex_);
     if (closed_) return pass(*closed_);
+    // Those that have ended stand in the list until the worker looks.
+    if (watches_.size() >= kMaxWatches) erase_ended_watches();
     if (watches_.size() >= kMaxWatches)
       return fail(ErrorCode::exhausted, "{} watches are the limit", kMaxWatches);
     watches_.push_back(entry);

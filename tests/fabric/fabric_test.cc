@@ -2,6 +2,7 @@
 #include "fabric/fabric.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
@@ -115,6 +116,23 @@ TEST_P(Rails, RemovedAndAddedAgain) {
   drive({last}, 1);
   EXPECT_EQ(delivered_[2], 1u);
   EXPECT_EQ(arrived_, std::vector<std::uint32_t>{5});
+}
+
+TEST(Fabrics, WithoutDescriptorsOpeningFails) {
+  spdlog::set_level(spdlog::level::off);
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  for (const char* name : {"shm", "net"}) {
+    if (!open_fabric(name, {})) continue;
+    rlim_t count = 0;
+    for (bool open = false; !open && count < 64; ++count) {
+      const rlimit few{count, before.rlim_max};
+      ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+      open = open_fabric(name, {}).has_value();
+    }
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    EXPECT_LT(count, 64u) << name;
+  }
 }
 
 TEST(Fabrics, AreListedWithAWordEach) {

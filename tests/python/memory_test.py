@@ -56,6 +56,14 @@ def test_dlpack(engines, version, strides):
     assert [tensor.lent for tensor in tensors] == [0, 0]
 
 
+def test_memory_of_objects_is_refused(engines):
+    left = engines("left")
+    with pytest.raises(switchyard.Invalid, match="objects"):
+        left.register(np.array([object()]))
+    named = np.zeros(4, dtype=[("O", np.uint32), ("x", np.uint8)])
+    left.register(named).close()
+
+
 def test_read_only_is_refused(engines):
     engine = engines()
     frozen = np.zeros(16)

@@ -181,6 +181,22 @@ TEST_P(Operations, UrgentTransfersOvertake) {
   EXPECT_TRUE(eventually([&] { return bulk_done == kBulk; }));
 }
 
+TEST_P(Operations, WatchesThatHaveEndedTakeNoPlace) {
+  Side a = side(64);
+  alignas(8) std::uint64_t word = 0;
+  Outcome made;
+  // On the worker itself, which meanwhile cannot tidy up.
+  ASSERT_TRUE(a.engine->post([&, done = made.done()] {
+    Status status;
+    for (int i = 0; i < 5000 && status; ++i) {
+      if (auto watcher = a.engine->watch(&word, [](std::uint64_t, std::uint64_t) {}); !watcher)
+        status = tl::unexpected(watcher.error());
+    }
+    done(status);
+  }));
+  EXPECT_EQ(made.word(), "ok");
+}
+
 TEST_P(Operations, WatchesReportChangesUntilTheyEnd) {
   Side a = side(64);
   alignas(8) std::uint64_t word = 5;
@@ -293,6 +309,27 @@ TEST(Rails, AutomaticIsSharedMemoryAndOffThisHostANetworkToo) {
   Side anywhere = make_side("auto", 64, {.control_host = "0.0.0.0"});
   EXPECT_EQ(anywhere.address().rails.size(), 2u);
   EXPECT_EQ(anywhere.address().rails[0].fabric, "shm");
+}
+
+TEST(Rails, TimesThatTheClockCannotHoldAreRefused) {
+  spdlog::set_level(spdlog::level::off);
+  for (const Nanos time : {Nanos::zero(), Nanos(-1), Nanos::max()}) {
+    EXPECT_FALSE(TransferEngine::open({.fabric = "shm", .heartbeat_interval = time}));
+    EXPECT_FALSE(TransferEngine::open({.fabric = "shm", .heartbeat_limit = time}));
+    EXPECT_FALSE(TransferEngine::open({.fabric = "shm", .connect_limit = time}));
+    EXPECT_FALSE(TransferEngine::open({.fabric = "shm", .stall_limit = time}));
+    EXPECT_FALSE(TransferEngine::open({.fabric = "shm", .path_rest = time}));
+  }
+  constexpr Nanos kYear = std::chrono::hours(24 * 365);
+  const EngineOptions patient{.heartbeat_interval = kYear - Nanos(1),
+                              .heartbeat_limit = kYear,
+                              .connect_limit = kYear,
+                              .stall_limit = kYear,
+                              .path_rest = kYear};
+  Side a = make_side("shm", 1 << 20, patient), b = make_side("shm", 1 << 20, patient);
+  Outcome sent;
+  ASSERT_TRUE(a.engine->write(whole(a, b), sent.done()));
+  EXPECT_EQ(sent.word(), "ok");
 }
 
 TEST(Rails, NamesThatAreNoneAreRefused) {
