@@ -234,6 +234,8 @@ void EngineCore::lose(std::uint32_t index, const Error& why) {
   // First the ends: once they are gone nothing of ours lands there any more, and every request comes back to
   // a transfer that has ended.
   for (Path& path : peer.paths) remove_end(peer, path);
+  // And what came between the last look and the end counts as well.
+  if (was_open) poll_rails();
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     TransferSlot& slot = slots_[i];
     if (!slot.started || slot.kind == TransferSlot::Kind::group || slot.peer != index ||
