@@ -12,23 +12,15 @@
 #include <utility>
 #include <vector>
 
+#include "fabric/ofi_handles.h"
+
 namespace switchyard::bench {
 namespace {
 
 constexpr std::uint32_t kContexts = 1024;
 
-struct CloseFid {
-  template <class T>
-  void operator()(T* object) const {
-    fi_close(&object->fid);
-  }
-};
-template <class T>
-using Fid = std::unique_ptr<T, CloseFid>;
-struct FreeInfo {
-  void operator()(fi_info* info) const { fi_freeinfo(info); }
-};
-using Info = std::unique_ptr<fi_info, FreeInfo>;
+using fabric::Fid;
+using fabric::Info;
 
 struct Context {
   fi_context2 provider;

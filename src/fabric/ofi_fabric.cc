@@ -17,6 +17,7 @@
 #include <random>
 
 #include "base/log.h"
+#include "fabric/ofi_handles.h"
 
 namespace switchyard::fabric {
 namespace {
@@ -43,20 +44,6 @@ constexpr std::uint32_t kContexts = 2048;           // writes in flight, all pee
 constexpr std::uint64_t kMaxWriteBytes = 4u << 20;  // longer ones are split: fairness, and room to cancel
 constexpr std::uint32_t kWindow = 32;
 const std::uint32_t kApiVersion = FI_VERSION(1, 17);
-
-struct CloseFid {
-  template <class T>
-  void operator()(T* object) const {
-    fi_close(&object->fid);
-  }
-};
-template <class T>
-using Fid = std::unique_ptr<T, CloseFid>;
-
-struct FreeInfo {
-  void operator()(fi_info* info) const { fi_freeinfo(info); }
-};
-using Info = std::unique_ptr<fi_info, FreeInfo>;
 
 std::string text(long code) { return fi_strerror(static_cast<int>(code < 0 ? -code : code)); }
 

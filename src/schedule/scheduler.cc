@@ -186,21 +186,23 @@ void Scheduler::arrived(const RequestSpec& spec, TimePoint now, Actions& out) {
 }
 
 void Scheduler::loaded(InstanceId id, ModelId model, TimePoint now, Actions& out) {
-  Instance* instance = find(id);
-  if (!instance || instance->loading != model) return;
-  Moment m{now, out};
-  instance->loading = kNoModel;
-  if (models_[model].present) instance->resident.push_back(model);
-  mark(*instance);
-  settle(m);
+  end_load(id, model, true, now, out);
 }
 
 void Scheduler::load_failed(InstanceId id, ModelId model, TimePoint now, Actions& out) {
+  end_load(id, model, false, now, out);
+}
+
+void Scheduler::end_load(InstanceId id, ModelId model, bool ready, TimePoint now, Actions& out) {
   Instance* instance = find(id);
   if (!instance || instance->loading != model) return;
   Moment m{now, out};
   instance->loading = kNoModel;
-  instance->failed.push_back(model);
+  if (!ready) {
+    instance->failed.push_back(model);
+  } else if (models_[model].present) {  // else it was removed meanwhile
+    instance->resident.push_back(model);
+  }
   mark(*instance);
   settle(m);
 }

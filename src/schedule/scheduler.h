@@ -147,6 +147,8 @@ class Scheduler : public Policy {
     coming,  // none is there yet, but KV or room for it is on its way: wait, or instances chase KV in and out
     nothing,  // none can run now
   };
+  void end_load(InstanceId id, ModelId model, bool ready, TimePoint now, Actions& out);
+  void begin_job(Instance& instance, Job job, Batch& batch, const Moment& m);
   TurnStart start_turn(Instance& instance, Batch& batch, TimePoint until, Moment& m);
   void stop(Instance& instance, Moment& m);
   // Brings KV of the batch's rows from host memory, as far as there is room.

@@ -145,14 +145,19 @@ bool Scheduler::start_prefill(Instance& instance, Batch& batch, Moment& m) {
     action.prompts.push_back({request->spec.id, request->context(), home->id, to});
   }
   if (action.prompts.empty()) return false;
-  instance.job = Job::prefill;
+  begin_job(instance, Job::prefill, batch, m);
+  m.out.push_back(std::move(action));
+  return true;
+}
+
+// The model of what runs now is the one that was used last.
+void Scheduler::begin_job(Instance& instance, Job job, Batch& batch, const Moment& m) {
+  instance.job = job;
   instance.batch = &batch;
   instance.job_start = m.now;
   instance.active = batch.model;
   std::erase(instance.resident, batch.model);
   instance.resident.push_back(batch.model);
-  m.out.push_back(std::move(action));
-  return true;
 }
 
 Scheduler::TurnStart Scheduler::start_turn(Instance& instance, Batch& batch, TimePoint until, Moment& m) {
@@ -185,12 +190,7 @@ Scheduler::TurnStart Scheduler::start_turn(Instance& instance, Batch& batch, Tim
     action.rows.push_back(row->spec.id);
   }
   instance.in_job = std::move(ready);
-  instance.job = Job::decode;
-  instance.batch = &batch;
-  instance.job_start = m.now;
-  instance.active = batch.model;
-  std::erase(instance.resident, batch.model);
-  instance.resident.push_back(batch.model);
+  begin_job(instance, Job::decode, batch, m);
   m.out.push_back(std::move(action));
   return TurnStart::begun;
 }

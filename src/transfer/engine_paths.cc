@@ -240,11 +240,10 @@ void EngineCore::on_path(transfer::LinkId link, const PathRecord& record) {
   auto found = std::find_if(peer.paths.begin(), peer.paths.end(), [&](const Path& each) {
     return each.local == record.receiver_rail && each.remote == record.sender_rail;
   });
-  const bool from_opener = !opens_paths(peer);
   using Kind = PathRecord::Kind;
-  if (found == peer.paths.end() ||
-      ((record.kind == Kind::open || record.kind == Kind::ready) != from_opener &&
-       (record.kind == Kind::open || record.kind == Kind::ready || record.kind == Kind::accept))) {
+  const bool out_of_turn = opens_paths(peer) ? record.kind == Kind::open || record.kind == Kind::ready
+                                             : record.kind == Kind::accept;
+  if (found == peer.paths.end() || out_of_turn) {
     return lose(index, {ErrorCode::peer_lost, "it sent a record of a path that cannot be"});
   }
   Path& path = *found;

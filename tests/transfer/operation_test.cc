@@ -13,15 +13,6 @@ namespace {
 class Operations : public OnFabric {};
 INSTANTIATE_TEST_SUITE_P(All, Operations, rail_sets(), fabric_name);
 
-Write whole(Side& from, Side& to) {
-  Write write;
-  write.source = from.region;
-  write.peer = to.address();
-  write.target = to.key();
-  write.bytes = from.memory.size();
-  return write;
-}
-
 TEST_P(Operations, ScatterGivesEverybodyItsSliceAndCountsThere) {
   constexpr std::size_t kPeers = 5, kSlice = 70'001;
   Side from = side(kPeers * kSlice);

@@ -147,6 +147,16 @@ inline Side make_side(const std::string& fabric, std::size_t bytes, EngineOption
   return side;
 }
 
+// Everything that the one side has, to the beginning of the other.
+inline Write whole(Side& from, Side& to) {
+  Write write;
+  write.source = from.region;
+  write.peer = to.address();
+  write.target = to.key();
+  write.bytes = from.memory.size();
+  return write;
+}
+
 inline std::string to_hex(std::span<const std::byte> bytes) {
   std::string text;
   for (std::byte b : bytes) text += fmt::format("{:02x}", static_cast<int>(b));

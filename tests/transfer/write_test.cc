@@ -12,15 +12,6 @@ namespace {
 class Writes : public OnFabric {};
 INSTANTIATE_TEST_SUITE_P(All, Writes, all_fabrics(), fabric_name);
 
-Write whole(Side& from, Side& to) {
-  Write write;
-  write.source = from.region;
-  write.peer = to.address();
-  write.target = to.key();
-  write.bytes = from.memory.size();
-  return write;
-}
-
 TEST_P(Writes, BytesArriveAndAreCounted) {
   Side a = side(1 << 20), b = side(1 << 20);
   fill(a.bytes(), 7);
