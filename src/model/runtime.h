@@ -30,19 +30,30 @@ struct RuntimeOptions {
 struct Chunk {
   std::span<const std::int32_t> tokens;  // to compute in this step
   std::uint32_t position = 0;            // of tokens[0] in the request; all earlier ones are in the KV blocks
-  std::span<const std::uint32_t> blocks;  // the request's blocks, covering position + tokens.size() tokens
+  std::span<const std::uint32_t> blocks;  // BlockIds (memory/block_pool.h), covering position + tokens.size()
   bool logits = false;                    // logits of the last token are wanted
 };
 
 // Called on the stepping thread when the K and V of every row of the step are in the pool for `layer`.
 using LayerDone = std::function<void(std::uint32_t layer)>;
 
+// Threads and scratch memory, for runtimes that take turns: what a switch between models keeps alive. Of the
+// runtimes that share one, one steps at a time. Grows when a larger model comes; never shrinks.
+class RuntimeWorkspace {
+ public:
+  // `threads`: 0: one per core. Errors: exhausted.
+  static Result<std::shared_ptr<RuntimeWorkspace>> create(std::uint32_t threads);
+  virtual ~RuntimeWorkspace() = default;
+};
+
 class Runtime {
  public:
-  // `kv_pool`: kv_blocks * kv_layout(config).block_bytes() bytes, 64-byte aligned; owned by the caller.
-  // Errors: unsupported, invalid, exhausted.
+  // `kv_pool`: where blocks lie, 64-byte aligned; owned by the caller. With a workspace a runtime is cheap to
+  // make: it only looks its weights up (their bytes are not read yet). Errors: unsupported, invalid,
+  // exhausted.
   static Result<std::unique_ptr<Runtime>> create(std::shared_ptr<const ModelImage> image,
-                                                 std::span<std::byte> kv_pool, const RuntimeOptions& options);
+                                                 std::span<std::byte> kv_pool, const RuntimeOptions& options,
+                                                 std::shared_ptr<RuntimeWorkspace> workspace = {});
   virtual ~Runtime() = default;
 
   // `logits` receives vocab floats for each chunk that wants them, in the order of the chunks.
