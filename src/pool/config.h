@@ -7,21 +7,31 @@
 #include <string_view>
 #include <vector>
 
+#include "pool/catalogue.h"
+#include "schedule/policy.h"
 #include "switchyard/result.h"
 
 namespace switchyard::pool {
 
 struct PoolConfig {
-  std::filesystem::path model;  // checkpoint: file or directory
-  std::string served_name;      // in the API; empty: from the checkpoint's file name
-  std::uint32_t prefill = 1;    // instances of each role
+  std::vector<ModelSettings> models;
+  std::uint32_t prefill = 1;  // instances of each role
   std::uint32_t decode = 1;
   std::uint32_t unified = 0;
   std::string fabric = "auto";
-  std::uint32_t threads = 0;                        // per instance; 0: one per core
+  std::uint32_t threads = 0;      // per instance; 0: one per core
+  std::uint32_t berths = 2;       // per instance: models that can lie ready at the same time
+  std::uint64_t berth_bytes = 0;  // 0: as large as the largest model
   std::uint64_t kv_bytes = std::uint64_t{1} << 30;  // KV memory per instance
-  std::uint32_t max_queue = 1024;                   // requests that are waiting or running
-  bool control_tls = false;                         // messages between processes are encrypted
+  std::uint64_t host_kv_bytes = std::uint64_t{1}
+                                << 30;  // where KV waits for its turn, shared by all; 0: none
+  std::uint64_t cache_bytes =
+      0;  // of model images in shared memory; 0: all of them, up to half the machine's
+  schedule::PolicyKind policy = schedule::PolicyKind::slack;
+  schedule::AdmissionOptions admission{.max_waiting = 1024};
+  std::uint32_t max_queue = 4096;  // requests that are waiting or running
+  bool control_tls = false;        // messages between processes are encrypted
+  std::filesystem::path trace;     // JSON lines of what the instances did; empty: none
 };
 
 struct ServeConfig {

@@ -29,12 +29,16 @@ enum class Role { prefill, decode, unified };
 struct Targets {
   Nanos first_token = std::chrono::seconds(10);
   Nanos between_tokens = std::chrono::milliseconds(100);
+
+  bool operator==(const Targets&) const = default;
 };
 
 // Zero means "no limit".
 struct RateLimit {
   double per_second = 0;
   double burst = 0;  // requests at once; at least 1 where there is a rate
+
+  bool operator==(const RateLimit&) const = default;
 };
 
 struct ModelSpec {

@@ -1,0 +1,53 @@
+// Which models a pool serves and how, and how that is changed while it runs.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "schedule/types.h"
+#include "switchyard/result.h"
+
+namespace switchyard::pool {
+
+struct ModelSettings {
+  std::string id;              // in the API
+  std::filesystem::path path;  // checkpoint: file or directory
+  schedule::Targets targets;
+  double weight = 1;              // worth of its tokens, and share of a full pool, relative to others
+  bool pinned = false;            // keeps its berths
+  std::uint32_t context = 0;      // longest prompt + output; 0: the model's, as far as KV memory allows
+  std::uint32_t max_waiting = 0;  // requests without a first token; 0: no limit
+  schedule::RateLimit rate;
+
+  bool operator==(const ModelSettings&) const = default;
+};
+
+// Errors: invalid, naming what cannot be (an empty or absurd id, a target of zero, ...).
+Status validate(const ModelSettings& settings);
+
+struct CatalogueChange {
+  std::vector<std::string> added, removed, changed;
+};
+
+// Any thread. Nothing here waits for a model: see Generator::models() for what becomes of it.
+class Catalogue {
+ public:
+  virtual ~Catalogue() = default;
+  // Begins to prepare it. Errors: invalid, exhausted (the id is taken; too many models).
+  virtual Status add_model(const ModelSettings& settings) = 0;
+  // New requests are refused from now on; those that were taken end as they would. Errors: not_found.
+  virtual Status remove_model(const std::string& id) = 0;
+  // Brings it into the cache and into a berth of an instance of each role, as if a request waited for it; a
+  // failed one is tried again. Errors: not_found.
+  virtual Status load_model(const std::string& id) = 0;
+  // Errors: not_found, exhausted (as many are pinned as there are berths, less one).
+  virtual Status pin_model(const std::string& id, bool pinned) = 0;
+  // Makes the catalogue this one: adds, removes, and changes what differs. A model whose path changed is
+  // removed and added. Errors: invalid (nothing was changed).
+  virtual Result<CatalogueChange> replace(const std::vector<ModelSettings>& models) = 0;
+  virtual std::vector<ModelSettings> settings() const = 0;
+};
+
+}  // namespace switchyard::pool
