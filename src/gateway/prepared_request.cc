@@ -16,6 +16,9 @@ std::int64_t unix_seconds() {
       .count();
 }
 
+// A prompt that is somewhat too long is told its length; what is far too long is not worth finding it out.
+std::size_t most_tokens(const ModelEntry& model) { return std::size_t{model.served.context} + 4096; }
+
 // Checks that prompt and output fit the context, and says how long the output may be.
 ApiResult<std::uint32_t> output_room(const ModelEntry& model, std::size_t prompt_tokens,
                                      std::optional<std::uint32_t> max_tokens, const char* param) {
@@ -34,7 +37,7 @@ ApiResult<std::uint32_t> output_room(const ModelEntry& model, std::size_t prompt
                 param,
                 "This model's maximum context length is {} tokens. However, your {} resulted in {}{} "
                 "tokens. Please reduce the length of the {}.",
-                context, param, prompt_tokens > context ? "at least " : "", prompt_tokens, param);
+                context, param, prompt_tokens > most_tokens(model) ? "at least " : "", prompt_tokens, param);
   error.code = "context_length_exceeded";
   return tl::unexpected(std::move(error));
 }
@@ -80,7 +83,7 @@ ReplyHead reply_head(PreparedRequest& prepared, std::string_view prefix, bool to
 ApiResult<PreparedPrompt> prepare_prompt(const ModelEntry& model, CompletionPrompt&& prompt, bool echo) {
   PreparedPrompt prepared;
   if (auto* text = std::get_if<std::string>(&prompt)) {
-    prepared.tokens = model.text->encode(*text, true, model.served.context);
+    prepared.tokens = model.text->encode(*text, true, most_tokens(model));
     if (echo) prepared.echo = std::move(*text);
   } else {
     prepared.tokens = std::move(std::get<std::vector<std::int32_t>>(prompt));
@@ -117,7 +120,7 @@ Preparation prepare_chat(std::string_view body, const ModelTable& models, const 
   }
   PreparedPrompt prompt;
   prompt.tokens =
-      model.text->encode(*text, false, model.served.context);  // the template wrote the special tokens
+      model.text->encode(*text, false, most_tokens(model));  // the template wrote the special tokens
   if (prompt.tokens.empty()) {
     return tl::unexpected(invalid_field("messages", "'messages' must make at least one token."));
   }

@@ -178,7 +178,12 @@ void BpeTokenizer::find_longest() {
   longest_ = kMostOfACharacter;
   for (const auto& [word, id] : words_) longest_ = std::max(longest_, word.size());
   // In the printable alphabet a byte takes one byte or two.
-  for (const auto& [left, right] : spec_.merges) longest_ = std::max(longest_, left.size() + right.size());
+  const auto length = [this](std::string_view text) -> std::size_t {
+    if (sentencepiece()) return text.size();
+    return static_cast<std::size_t>(
+        std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+  };
+  for (const auto& [left, right] : spec_.merges) longest_ = std::max(longest_, length(left) + length(right));
   for (const auto& rule : spec_.splits) {
     if (rule.kind == SplitRule::Kind::whitespace || rule.behaviour == SplitRule::Behaviour::removed)
       splits_drop_text_ = true;

@@ -259,11 +259,56 @@ TEST_F(ChatTest, AFailureMidStreamIsAnErrorEvent) {
 
 TEST_F(ChatTest, AFullQueueIs429) {
   start();
-  generator->refuse_with(Error{ErrorCode::exhausted, "the queue of 'toy' is full"});
+  generator->refuse_with(pool::Refusal{{ErrorCode::exhausted, "the queue of 'toy' is full"}});
   const auto response = chat("hi");
   EXPECT_EQ(response.status, 429);
   EXPECT_EQ(response.headers.at("retry-after"), "1");
+  EXPECT_EQ(response.json()["error"]["code"], "server_overloaded");
   EXPECT_EQ(metric("switchyard_queue_rejects_total"), 1);
+}
+
+TEST_F(ChatTest, RefusalsSayWhenToComeAgain) {
+  start();
+  using std::chrono::milliseconds;
+  generator->refuse_with(pool::Refusal{{ErrorCode::exhausted, "too fast"}, milliseconds(2100), true});
+  auto response = chat("hi", R"(, "stream": true)");
+  EXPECT_EQ(response.status, 429);
+  EXPECT_EQ(response.headers.at("retry-after"), "3");
+  EXPECT_EQ(response.json()["error"]["code"], "rate_limit_exceeded");
+  EXPECT_EQ(response.json()["error"]["message"], "too fast");
+  generator->refuse_with(pool::Refusal{{ErrorCode::unsupported, "its file is broken"}, milliseconds(100)});
+  response = chat("hi");
+  EXPECT_EQ(response.status, 503);
+  EXPECT_EQ(response.headers.at("retry-after"), "1");
+  EXPECT_EQ(response.json()["error"]["code"], "model_not_ready");
+  generator->refuse_with(pool::Refusal{{ErrorCode::unsupported, "its file is broken"}});
+  EXPECT_EQ(chat("hi").headers.count("retry-after"), 0u);
+  generator->refuse_with(std::nullopt);
+  EXPECT_EQ(chat("hi").status, 200);
+}
+
+TEST_F(ChatTest, IgnoreEosSendsNoEndTokens) {
+  start();
+  chat("hi");
+  chat("hi", R"(, "ignore_eos": true)");
+  const auto requests = generator->requests();
+  EXPECT_EQ(requests.at(0).end_tokens, std::vector<std::int32_t>{kToyEnd});
+  EXPECT_TRUE(requests.at(1).end_tokens.empty());
+}
+
+TEST_F(ChatTest, EveryKeyIsAClientOfItsOwn) {
+  GatewayOptions options;
+  options.api_keys = {"first", "second"};
+  start(options);
+  for (const char* key : {"first", "second", "first"}) {
+    const auto header = "Authorization: Bearer " + std::string(key) + "\r\n";
+    EXPECT_EQ(http(port, "POST", "/v1/chat/completions", chat_body("hi"), header).status, 200);
+  }
+  const auto requests = generator->requests();
+  ASSERT_EQ(requests.size(), 3u);
+  EXPECT_EQ(requests[0].client, 1u);
+  EXPECT_EQ(requests[1].client, 2u);
+  EXPECT_EQ(requests[2].client, 1u);
 }
 
 }  // namespace

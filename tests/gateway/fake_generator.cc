@@ -54,10 +54,14 @@ FakeGenerator::~FakeGenerator() {
   thread_.join();
 }
 
-Result<pool::RequestId> FakeGenerator::submit(pool::GenerationRequest request,
-                                              std::shared_ptr<pool::GenerationSink> sink) {
+tl::expected<pool::RequestId, pool::Refusal> FakeGenerator::submit(
+    pool::GenerationRequest request, std::shared_ptr<pool::GenerationSink> sink) {
   std::lock_guard lock(mutex_);
-  if (refusal_) return pass(*refusal_);
+  if (refusal_) return tl::unexpected(*refusal_);
+  const bool served = std::any_of(models_.begin(), models_.end(), [&](const auto& model) {
+    return model.id == request.model && model.state == pool::ModelState::ready;
+  });
+  if (!served) return tl::unexpected(pool::Refusal{{ErrorCode::not_found, "no such model"}});
   auto running = std::make_shared<Running>();
   running->plan = planner_(request);
   running->request = std::move(request);
@@ -149,9 +153,32 @@ void FakeGenerator::release() {
   wake_.notify_all();
 }
 
-void FakeGenerator::refuse_with(std::optional<Error> error) {
+void FakeGenerator::refuse_with(std::optional<pool::Refusal> refusal) {
   std::lock_guard lock(mutex_);
-  refusal_ = std::move(error);
+  refusal_ = std::move(refusal);
+}
+
+std::vector<pool::ServedModel> FakeGenerator::models() const {
+  std::lock_guard lock(mutex_);
+  return models_;
+}
+
+void FakeGenerator::change_models(const std::function<void(std::vector<pool::ServedModel>&)>& change) {
+  std::lock_guard lock(mutex_);
+  change(models_);
+  ++version_;
+}
+
+void FakeGenerator::set_model(const std::string& id, pool::ModelState state, std::string detail,
+                              Nanos retry_after) {
+  change_models([&](std::vector<pool::ServedModel>& models) {
+    for (auto& model : models) {
+      if (model.id != id) continue;
+      model.state = state;
+      model.detail = detail;
+      model.retry_after = retry_after;
+    }
+  });
 }
 
 void FakeGenerator::set_state(std::string state) {

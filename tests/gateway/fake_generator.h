@@ -36,17 +36,23 @@ class FakeGenerator final : public pool::Generator {
   explicit FakeGenerator(Planner planner = {});
   ~FakeGenerator() override;
 
-  Result<pool::RequestId> submit(pool::GenerationRequest request,
-                                 std::shared_ptr<pool::GenerationSink> sink) override;
+  tl::expected<pool::RequestId, pool::Refusal> submit(pool::GenerationRequest request,
+                                                      std::shared_ptr<pool::GenerationSink> sink) override;
   void cancel(pool::RequestId id) override;
-  const std::vector<pool::ServedModel>& models() const override { return models_; }
+  std::vector<pool::ServedModel> models() const override;
+  std::uint64_t models_version() const override { return version_; }
   std::vector<pool::InstanceStatus> instances() const override;
   std::vector<prometheus::MetricFamily> metrics() const override;
 
   // Lets all held requests go on.
   void release();
-  void refuse_with(std::optional<Error> error);
+  void refuse_with(std::optional<pool::Refusal> refusal);
   void set_state(std::string state);
+  // Changes the list of models, and so their version. At first: "toy" and "org/other", both ready.
+  void change_models(const std::function<void(std::vector<pool::ServedModel>&)>& change);
+  // The model's state, with a reason and the time after which to try again.
+  void set_model(const std::string& id, pool::ModelState state, std::string detail = {},
+                 Nanos retry_after = {});
 
   std::size_t submitted() const { return submitted_; }
   std::size_t cancelled() const { return cancelled_; }
@@ -81,11 +87,12 @@ class FakeGenerator final : public pool::Generator {
   std::condition_variable changed_;
   std::map<pool::RequestId, std::shared_ptr<Running>> running_;
   std::vector<pool::GenerationRequest> requests_;
-  std::optional<Error> refusal_;
+  std::optional<pool::Refusal> refusal_;
   std::string state_ = "ready";
   pool::RequestId next_ = 1;
   std::atomic<std::size_t> submitted_{0}, cancelled_{0}, active_{0};
   std::atomic<std::uint64_t> tokens_made_{0};
+  std::atomic<std::uint64_t> version_{1};
   bool stop_ = false;
   std::thread thread_;
 };

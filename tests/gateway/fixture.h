@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "gateway/fake_catalogue.h"
 #include "gateway/fake_generator.h"
 #include "gateway/gateway.h"
 #include "gateway/http_client.h"
@@ -20,7 +21,12 @@ class GatewayTest : public ::testing::Test {
   // Call first; options and plan as the test needs them.
   void start(GatewayOptions options = {}, FakeGenerator::Planner planner = {}) {
     generator = std::make_unique<FakeGenerator>(std::move(planner));
-    auto started = Gateway::start(std::move(options), *generator, toy_text);
+    catalogue = std::make_unique<FakeCatalogue>(*generator);
+    GatewayControls controls;
+    if (with_admin) controls.catalogue = catalogue.get();
+    controls.reloader = reloader.get();
+    controls.defaults = defaults;
+    auto started = Gateway::start(std::move(options), *generator, controls, text_factory);
     ASSERT_TRUE(started) << started.error().message;
     gateway = std::move(*started);
     port = gateway->port();
@@ -58,7 +64,14 @@ class GatewayTest : public ::testing::Test {
     return false;
   }
 
+  // To be set before start().
+  ServedTextFactory text_factory = toy_text;
+  bool with_admin = false;
+  pool::ModelSettings defaults;
+  std::unique_ptr<pool::Reloader> reloader;
+
   std::unique_ptr<FakeGenerator> generator;
+  std::unique_ptr<FakeCatalogue> catalogue;
   std::unique_ptr<Gateway> gateway;
   std::uint16_t port = 0;
 };

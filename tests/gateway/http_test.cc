@@ -19,8 +19,8 @@ TEST_F(HttpTest, AnswersOnEveryRoute) {
   EXPECT_EQ(http(port, "GET", "/").json()["name"], "Switchyard");
   const auto models = http(port, "GET", "/v1/models").json();
   ASSERT_EQ(models["data"].size(), 2u);
-  EXPECT_EQ(models["data"][1]["id"], "toy");
-  EXPECT_EQ(models["data"][1]["created"], 1700000000);
+  EXPECT_EQ(models["data"][0]["id"], "toy");
+  EXPECT_EQ(models["data"][0]["created"], 1700000000);
   EXPECT_EQ(http(port, "GET", "/v1/models/toy").json()["id"], "toy");
   EXPECT_EQ(http(port, "GET", "/v1/models/org/other").json()["id"], "org/other");
   EXPECT_EQ(http(port, "GET", "/v1/models/org%2Fother?x=1").json()["id"], "org/other");
@@ -85,6 +85,24 @@ TEST_F(HttpTest, HealthIsDeep) {
   EXPECT_EQ(health.status, 503);
   EXPECT_EQ(health.json()["models"][0]["ready"], false);
   EXPECT_EQ(health.json()["instances"][0]["detail"], "being restarted");
+  EXPECT_EQ(health.json()["status"], "unavailable");
+}
+
+TEST_F(HttpTest, HealthIsGoodAsLongAsAModelCanBeServed) {
+  start();
+  generator->set_model("toy", pool::ModelState::failed, "no such file");
+  auto health = http(port, "GET", "/health");
+  EXPECT_EQ(health.status, 200);
+  EXPECT_EQ(health.json()["status"], "degraded");
+  EXPECT_EQ(health.json()["models"][0]["state"], "failed");
+  EXPECT_EQ(health.json()["models"][0]["detail"], "no such file");
+  EXPECT_EQ(health.json()["models"][1]["ready"], true);
+  generator->set_model("org/other", pool::ModelState::preparing);
+  health = http(port, "GET", "/health");
+  EXPECT_EQ(health.status, 503);
+  EXPECT_EQ(health.json()["status"], "unavailable");
+  generator->change_models([](auto& models) { models.clear(); });
+  EXPECT_EQ(http(port, "GET", "/health").status, 503);
 }
 
 TEST_F(HttpTest, MetricsCountRequestsAndTokens) {
@@ -314,15 +332,15 @@ TEST_F(HttpTest, APortInUseSaysWhatToDo) {
   start();
   GatewayOptions options;
   options.port = port;
-  const auto second = Gateway::start(options, *generator, toy_text);
+  const auto second = Gateway::start(options, *generator, {}, toy_text);
   ASSERT_FALSE(second);
   EXPECT_EQ(second.error().code, ErrorCode::exhausted);
   EXPECT_NE(second.error().message.find("choose another port"), std::string::npos);
   options.host = "no-such-host.invalid";
-  EXPECT_EQ(Gateway::start(options, *generator, toy_text).error().code, ErrorCode::invalid);
+  EXPECT_EQ(Gateway::start(options, *generator, {}, toy_text).error().code, ErrorCode::invalid);
   options.host = "203.0.113.7";  // a documentation address: of no machine
   options.port = 0;
-  EXPECT_EQ(Gateway::start(options, *generator, toy_text).error().code, ErrorCode::invalid);
+  EXPECT_EQ(Gateway::start(options, *generator, {}, toy_text).error().code, ErrorCode::invalid);
 }
 
 }  // namespace

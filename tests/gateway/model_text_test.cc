@@ -10,7 +10,8 @@ namespace {
 
 TEST(ModelText, SpeaksTheDefaultModel) {
   const char* path = std::getenv("SWITCHYARD_TEST_MODEL");
-  if (path == nullptr || *path == '\0') GTEST_SKIP() << "SWITCHYARD_TEST_MODEL does not name the default model";
+  if (path == nullptr || *path == '\0')
+    GTEST_SKIP() << "SWITCHYARD_TEST_MODEL does not name the default model";
   auto image = model::ModelImage::open(path);
   ASSERT_TRUE(image) << image.error().message;
   const auto text = served_text_from_image({"smollm2", *image, 2048, 0});
@@ -23,7 +24,7 @@ TEST(ModelText, SpeaksTheDefaultModel) {
       *prompt,
       "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
       "<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n");
-  const auto tokens = (*text)->encode(*prompt, false);
+  const auto tokens = (*text)->encode(*prompt, false, 1000);
   EXPECT_EQ(tokens.size(), 37u);
   EXPECT_EQ((*text)->token_bytes(tokens.front()), "<|im_start|>");
 
@@ -31,7 +32,7 @@ TEST(ModelText, SpeaksTheDefaultModel) {
   const std::string words = "Paris \xE2\x80\x94 caf\xC3\xA9 \xF0\x9F\x9A\x80 \xE6\x9D\xB1\xE4\xBA\xAC!";
   const auto decoder = (*text)->decoder();
   std::string decoded;
-  for (const auto token : (*text)->encode(words, false)) decoded += decoder->push(token);
+  for (const auto token : (*text)->encode(words, false, 1000)) decoded += decoder->push(token);
   EXPECT_EQ(decoded + decoder->finish(), words);
   EXPECT_FALSE((*text)->end_tokens().empty());
 }

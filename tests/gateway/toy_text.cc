@@ -36,10 +36,10 @@ class ToyDecoder final : public TextDecoder {
 
 class ToyText final : public ServedText {
  public:
-  std::vector<std::int32_t> encode(std::string_view text, bool add_special) const override {
+  std::vector<std::int32_t> encode(std::string_view text, bool add_special, std::size_t most) const override {
     std::vector<std::int32_t> tokens;
     if (add_special) tokens.push_back(kToyBegin);
-    while (!text.empty()) {
+    while (!text.empty() && tokens.size() <= most) {
       std::size_t word = 0;
       while (word < kMarkers && !text.starts_with(kWords[word])) ++word;
       if (word < kMarkers) {

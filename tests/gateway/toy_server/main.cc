@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   gateway::GatewayOptions options;
   if (argc > 1) options.port = static_cast<std::uint16_t>(std::atoi(argv[1]));
   if (argc > 2) options.api_keys = {argv[2]};
-  auto gateway = gateway::Gateway::start(options, generator, gateway::testing::toy_text);
+  auto gateway = gateway::Gateway::start(options, generator, {}, gateway::testing::toy_text);
   if (!gateway) {
     std::fprintf(stderr, "%s\n", gateway.error().message.c_str());
     return 1;
