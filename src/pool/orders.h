@@ -243,7 +243,8 @@ struct RunDecode {
   static auto fields(auto& self) { return std::tie(self.job, self.model, self.rows, self.limit); }
 };
 
-// One more row, from the next step on. Ignored when the job has ended: JobEnded tells which rows it had.
+// One more row, from the next step on. When the job has ended meanwhile the row does not join anything, but its
+// `news` are taken all the same: the dispatcher does not send them twice.
 struct Join {
   static constexpr OrderType kType = OrderType::join;
   std::uint64_t job = 0;
