@@ -48,12 +48,26 @@ Result<std::shared_ptr<Push>> Push::create(TransferEngine& engine, const Shape& 
     return fail(ErrorCode::invalid, "{} tokens need {} blocks; the source has {}, the destination {}",
                 destination.tokens, blocks, source.blocks.size(), destination.blocks.size());
   }
-  const std::uint64_t capacity = destination.pool.bytes / shape.block_bytes();
+  const auto fits = [&](BlockId block, std::uint64_t bytes) {
+    return shape.block_bytes() <= bytes && block_offset(block) <= bytes - shape.block_bytes();
+  };
   for (std::size_t i = 0; i < blocks; ++i) {
-    if (destination.blocks[i] >= capacity) {
-      return fail(ErrorCode::out_of_range, "block {} is outside of the destination's pool of {} blocks",
-                  destination.blocks[i], capacity);
+    if (!fits(destination.blocks[i], destination.pool.bytes)) {
+      return fail(ErrorCode::out_of_range,
+                  "block {} ({} bytes at {}) is outside of the destination's pool of {}",
+                  destination.blocks[i], shape.block_bytes(), block_offset(destination.blocks[i]),
+                  destination.pool.bytes);
     }
+    if (!fits(source.blocks[i], source.pool.bytes())) {
+      return fail(ErrorCode::out_of_range, "block {} ({} bytes at {}) is outside of the source's pool of {}",
+                  source.blocks[i], shape.block_bytes(), block_offset(source.blocks[i]), source.pool.bytes());
+    }
+  }
+  if (source.tail_bytes > destination.tails.bytes ||
+      destination.tail_offset > destination.tails.bytes - source.tail_bytes) {
+    return fail(ErrorCode::out_of_range,
+                "a tail of {} bytes at {} is outside of the destination's {} of tails", source.tail_bytes,
+                destination.tail_offset, destination.tails.bytes);
   }
   return std::shared_ptr<Push>(new Push(engine, shape, std::move(source), std::move(peer),
                                         std::move(destination), deadline, std::move(finished)));
@@ -122,12 +136,12 @@ Result<Transfer> Push::submit(const Item& item, std::uint64_t serial) {
   return engine_.write_pages(
       {.source = source_.pool,
        .source_offset = offset,
-       .source_stride = shape_.block_bytes(),
+       .source_stride = kBlockUnit,
        .source_pages = {source_.blocks.begin() + begin, source_.blocks.begin() + end},
        .peer = peer_,
        .target = destination_.pool,
        .target_offset = offset,
-       .target_stride = shape_.block_bytes(),
+       .target_stride = kBlockUnit,
        .target_pages = {destination_.blocks.begin() + begin, destination_.blocks.begin() + end},
        .page_bytes = shape_.layer_bytes,
        .options = options},

@@ -15,11 +15,12 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "memory/block_pool.h"
 #include "switchyard/transfer.h"
 
 namespace switchyard::kv {
 
-// A block is layers * layer_bytes bytes: one page per layer, at a fixed stride.
+// A block is layers * layer_bytes bytes from block_offset(block) on: one page per layer.
 struct Shape {
   std::uint32_t layers = 0;
   std::uint32_t block_tokens = 0;
@@ -31,7 +32,7 @@ struct Shape {
 
 struct Destination {
   RegionKey pool;
-  std::vector<std::uint32_t> blocks;  // indices into the receiver's pool
+  std::vector<BlockId> blocks;  // of the receiver's pool
   RegionKey tails;
   std::uint64_t tail_offset = 0;
   CounterId counter;
@@ -54,7 +55,7 @@ inline std::uint64_t transfer_count(const Shape& shape, std::uint32_t tokens, st
 
 struct PushSource {
   Region pool;
-  std::vector<std::uint32_t> blocks;
+  std::vector<BlockId> blocks;
   Region tails;
   std::uint64_t tail_offset = 0;
   std::uint64_t tail_bytes = 0;

@@ -44,7 +44,7 @@ class Instance {
   // Takes memory, registers it, and says Hello to the supervisor. Errors: of the engine, memory or runtime.
   static Result<std::unique_ptr<Instance>> create(const InstanceOptions& options,
                                                   std::shared_ptr<const model::ModelImage> image,
-                                                  const MakeRuntime& make_runtime = model::Runtime::create);
+                                                  const MakeRuntime& make_runtime = make_own_runtime);
   // Ends what is under way; peers see peer_lost. run() must have returned.
   ~Instance();
 
@@ -54,6 +54,11 @@ class Instance {
   void stop() { worker_->stop(); }
 
  private:
+  static Result<std::unique_ptr<model::Runtime>> make_own_runtime(
+      std::shared_ptr<const model::ModelImage> image, std::span<std::byte> kv_pool,
+      const model::RuntimeOptions& options) {
+    return model::Runtime::create(std::move(image), kv_pool, options);
+  }
   Instance() = default;
 
   // In this order: what is above is used by what is below.

@@ -3,16 +3,11 @@
 #include <algorithm>
 
 namespace switchyard::pool {
-namespace {
-
-constexpr std::uint32_t kBlocksPerSlab = 16;
-
-}  // namespace
-
 Result<std::unique_ptr<KvStore>> KvStore::create(TransferEngine& engine, const model::ModelConfig& config,
                                                  const model::KvLayout& layout, const Options& options) {
   auto store = std::unique_ptr<KvStore>(new KvStore());
-  const std::uint64_t slab_bytes = kBlocksPerSlab * layout.block_bytes();
+  const std::size_t block_bytes = layout.block_bytes();
+  const std::uint64_t slab_bytes = choose_slab_bytes({&block_bytes, 1}, options.kv_bytes);
   const std::uint64_t slabs = std::max<std::uint64_t>(1, options.kv_bytes / slab_bytes);
   store->shape_ = {
       .layers = layout.layers, .block_tokens = model::kBlockTokens, .layer_bytes = layout.layer_bytes()};
@@ -20,7 +15,7 @@ Result<std::unique_ptr<KvStore>> KvStore::create(TransferEngine& engine, const m
   if (!pool_memory) return pass(pool_memory.error());
   store->pool_memory_ = *std::move(pool_memory);
   store->slabs_.emplace(store->pool_memory_.span(), slab_bytes);
-  auto blocks = BlockPool::create(*store->slabs_, layout.block_bytes());
+  auto blocks = BlockPool::create(*store->slabs_, block_bytes);
   if (!blocks) return pass(blocks.error());
   store->blocks_.emplace(*std::move(blocks));
   const std::uint64_t tokens = std::uint64_t{store->blocks_->capacity()} * model::kBlockTokens;
