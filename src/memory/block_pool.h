@@ -3,13 +3,14 @@
 // A SlabPool divides memory into slabs of equal size. A BlockPool takes a slab when it needs blocks and gives
 // it back when its last block is released, so that pools of other block sizes can have it. A block is known
 // by where it lies, in units of kBlockUnit bytes from the start of the memory, so that blocks of any size, in
-// any slab, are pages of the same memory at the same stride. Both are used by one thread at a time and
-// allocate nothing after construction; taking or returning a block costs O(1), emptying a slab O(slabs).
+// any slab, are pages of the same memory at the same stride. Blocks are taken from the fullest slabs, so that
+// the others empty. Both are used by one thread at a time and, compact() aside, allocate nothing after
+// construction; taking or returning a block or a slab costs O(1).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -20,12 +21,16 @@ namespace switchyard {
 inline constexpr std::size_t kBlockUnit = 1024;
 using BlockId = std::uint32_t;  // offset / kBlockUnit
 
-inline constexpr std::uint64_t block_offset(BlockId block) { return std::uint64_t{block} * kBlockUnit; }
+constexpr std::uint64_t block_offset(BlockId block) { return std::uint64_t{block} * kBlockUnit; }
+// What a block of so many bytes takes, in whole units: the distance of neighbours.
+constexpr std::uint64_t block_units(std::uint64_t block_bytes) {
+  return (block_bytes + kBlockUnit - 1) / kBlockUnit;
+}
 
 class SlabPool {
  public:
-  // Uses the whole slabs that `memory` holds; the memory stays the caller's. `slab_bytes` is a multiple of
-  // kBlockUnit.
+  // Uses the whole slabs that `memory` holds, up to what a BlockId can name (4 TiB); the memory stays the
+  // caller's. `slab_bytes` is a multiple of kBlockUnit.
   SlabPool(std::span<std::byte> memory, std::size_t slab_bytes);
 
   std::byte* base() const { return memory_.data(); }
@@ -44,8 +49,14 @@ class SlabPool {
   std::vector<std::uint32_t> free_;
 };
 
-// What a block costs in a slab memory: its share of a slab, the rest at the slab's end included.
+// What a block costs in a slab memory, rounded up: its share of a slab, the rest at the slab's end included.
+// 0: no slab holds one.
 std::uint64_t block_charge(std::size_t slab_bytes, std::size_t block_bytes);
+
+// A slab size for blocks of these sizes in a memory of so many bytes: at least eight of the largest (fewer
+// where the memory is small, so that every size can have several slabs), and of the sizes up to twice that,
+// the one that leaves the least at its end for the size that suits it worst. Costs milliseconds.
+std::size_t choose_slab_bytes(std::span<const std::size_t> block_bytes, std::uint64_t memory_bytes);
 
 class BlockPool {
  public:
@@ -65,9 +76,10 @@ class BlockPool {
   Status take(std::uint32_t count, std::vector<BlockId>& out);
   void give_back(std::span<const BlockId> blocks);
 
-  // Empties the slab with the fewest blocks into free places of others, so that another pool can have it. The
-  // caller copies the bytes (block_bytes() each) and changes its lists; the pool's books are changed already.
-  // Empty: nothing to be gained. Costs O(slabs + blocks of a slab).
+  // Empties the slab with the fewest blocks into free places of the fullest others, so that another pool can
+  // have it. The pool's books are changed already: the caller copies the bytes (block_bytes() each, no target
+  // is a source) and changes its lists before anybody takes blocks or slabs. Empty: nothing to be gained.
+  // Costs O(slabs + blocks of a slab).
   struct Relocation {
     BlockId from;
     BlockId to;
@@ -75,23 +87,39 @@ class BlockPool {
   std::vector<Relocation> compact();
 
  private:
-  BlockPool(SlabPool& slabs, std::size_t block_bytes);
-  BlockId take_one();
+  // Owned slabs with free blocks are listed by how full they are.
+  static constexpr std::uint32_t kFills = 8;
+  static constexpr std::uint32_t kNone = UINT32_MAX;
 
   struct Slab {
     std::vector<BlockId> free;  // reserved once
     bool owned = false;
-    bool listed = false;  // stands in open_
+    std::uint32_t list = kNone;  // of kFills, or in none
+    std::uint32_t previous = kNone;
+    std::uint32_t next = kNone;
   };
+
+  BlockPool(SlabPool& slabs, std::size_t block_bytes);
+  BlockId take_one();
+  std::uint32_t fullest() const;  // an owned slab with free blocks; kNone: there is none
+  void own(std::uint32_t index);
+  void release(std::uint32_t index);
+  // Lists the slab where its free blocks say.
+  void list(std::uint32_t index);
+  void unlist(std::uint32_t index);
+  BlockId first_of(std::uint32_t slab) const {
+    return static_cast<BlockId>(slab * (slabs_->slab_bytes() / kBlockUnit));
+  }
 
   SlabPool* slabs_;
   std::size_t block_bytes_;
+  std::uint32_t units_;
   std::uint32_t per_slab_;
   std::uint32_t used_ = 0;
   std::uint32_t owned_slabs_ = 0;
   std::uint32_t free_in_owned_ = 0;
-  std::vector<Slab> owned_;          // by slab index
-  std::vector<std::uint32_t> open_;  // owned slabs that may have free blocks
+  std::vector<Slab> owned_;                  // by slab index
+  std::array<std::uint32_t, kFills> lists_;  // first slab of each, the fullest first
 };
 
 }  // namespace switchyard

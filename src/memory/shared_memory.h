@@ -1,7 +1,8 @@
 // Memory that other processes of the same user can map, found by a descriptor of the process that made it.
 //
 // It is anonymous (memfd): nothing stands in the file system, and it is gone when the last process that maps
-// it ends, however that came about. Move-only; any thread may use the memory.
+// it ends, however that came about. Its size is sealed: nobody can cut off what others have mapped. Forked
+// children do not have the pages. Move-only; any thread may use the memory.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +34,7 @@ class SharedMemory {
   // `label` stands in /proc/PID/maps. Pages come when first touched. Errors: invalid (0 bytes), exhausted.
   static Result<SharedMemory> create(const std::string& label, std::size_t bytes);
   // Maps what another process, or this one, has made. Errors: not_found (its maker has ended or let it go),
-  // denied, io.
+  // denied, exhausted, io.
   static Result<SharedMemory> open(const SharedMemoryName& name, Access access);
 
   SharedMemory() = default;
@@ -44,7 +45,7 @@ class SharedMemory {
   std::byte* base() const { return memory_.data(); }
   std::size_t bytes() const { return memory_.size(); }
   std::span<std::byte> span() const { return memory_; }
-  // Only of what create() gave: valid while this object lives.
+  // By which others open it as long as the object lives that create() gave.
   const SharedMemoryName& name() const { return name_; }
 
  private:
