@@ -46,6 +46,10 @@ Result<std::shared_ptr<Push>> Push::create(TransferEngine& engine, const Shape& 
       return fail(ErrorCode::out_of_range, "block {} is outside of the destination's pool of {} bytes",
                   destination.blocks[i], destination.pool.bytes);
     }
+    if (block_offset(source.blocks[i]) + shape.block_bytes() > source.pool.bytes()) {
+      return fail(ErrorCode::out_of_range, "block {} is outside of the source's pool of {} bytes",
+                  source.blocks[i], source.pool.bytes());
+    }
   }
   return std::shared_ptr<Push>(new Push(engine, shape, std::move(source), std::move(peer),
                                         std::move(destination), deadline, std::move(finished)));

@@ -100,6 +100,7 @@ class Dispatcher final : public Generator, public Catalogue {
     ModelId id = schedule::kNoModel;
     std::shared_ptr<const model::ModelImage> image;
     std::uint32_t context = 0;
+    kv::Shape shape;
     std::uint64_t block_bytes = 0;
     std::int64_t created = 0;
     ModelState state = ModelState::preparing;

@@ -44,7 +44,6 @@ void Dispatcher::carry_out(const schedule::Load& action) {
   if (instance == nullptr) return;
   if (action.evict != schedule::kNoModel) {
     instance->resident.erase(action.evict);
-    ++version_;
     send(*instance, EvictModel{action.evict});
   }
   instance->load = Load{.serial = next_load_++, .model = action.model, .begun = monotonic_now()};
@@ -81,7 +80,7 @@ void Dispatcher::load_over(Instance& instance, bool ready, const Error& why) {
     instance.loaded = load.model;
     instance.load_begun = load.begun;
     instance.load_ended = now;
-    ++version_;
+    models_[load.model]->pause = {};
     policy_->loaded(instance.id, load.model, now, actions_);
     return;
   }
@@ -132,6 +131,7 @@ void Dispatcher::introduce(Instance& instance, Request& request) {
   const GenerationRequest& wanted = request.wanted;
   send(instance, Introduce{.ticket = request.ticket(),
                            .model = request.model,
+                           .shape = models_[request.model]->shape,
                            .prompt = wanted.prompt,
                            .output = request.output,
                            .sampling = wanted.sampling,

@@ -332,19 +332,19 @@ void Dispatcher::mark_lost(Instance& instance, const std::string& why) {
   instance.status.detail = why;
   instance.status.model.clear();
   instance.stats = {};
+  const ModelId at_work = instance.job ? instance.job->model : schedule::kNoModel;
   instance.job.reset();
   instance.load.reset();
   instance.resident.clear();
   instance.active = instance.loaded = schedule::kNoModel;
   lives_[id] = nullptr;
-  ++version_;
   lost_.push_back({instance.status.name, instance.status.process, why});
 
   const Error reason{ErrorCode::peer_lost, fmt::format("{} ended: {}", instance.status.name, why)};
   for (auto& [request_id, request] : requests_) {
     if (std::erase_if(request.holders, [id](const Holder& holder) { return holder.instance == id; }) == 0)
       continue;
-    attempt_failed(request_id, reason, true);
+    attempt_failed(request_id, reason, request.model == at_work);
     if (request.move != Move::none && request.mover == id) {
       // What it was writing to is not anybody's before its process is gone. What it was reading stays.
       if (request.move == Move::to_host) {
@@ -396,7 +396,7 @@ void Dispatcher::instance_changed(const std::string& name, schedule::Role role, 
     const std::lock_guard lock(mutex_);
     Instance& instance = instances_[name];
     mark_lost(instance, detail);
-    lost_.clear();  // whoever calls knows
+    std::erase_if(lost_, [&](const Lost& lost) { return lost.name == name; });  // whoever calls knows
     host_->release(name);
     instance.role = role;
     instance.status = {.name = name,
