@@ -178,6 +178,8 @@ asio::awaitable<Connection::Step> Connection::read_head(Incoming& incoming) {
   head.path = path_of(std::string_view(message.target().data(), message.target().size()));
   head.http_1_0 = message.version() < 11;
   head.has_host = message.find(http::field::host) != message.end();
+  head.host = std::string(message[http::field::host]);
+  head.origin = std::string(message[http::field::origin]);
   head.authorization = std::string(message[http::field::authorization]);
   head.content_encoding = std::string(message[http::field::content_encoding]);
   std::optional<ApiError> error;

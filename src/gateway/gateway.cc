@@ -16,20 +16,24 @@ constexpr auto kEndGrace = std::chrono::seconds(2);  // for the last bytes of st
 
 class RunningGateway final : public Gateway {
  public:
-  RunningGateway(GatewayOptions options, pool::Generator& generator)
-      : options_(std::move(options)), generator_(generator), loop_(std::make_shared<IoLoop>()) {}
+  RunningGateway(GatewayOptions options, pool::Generator& generator, GatewayControls controls)
+      : options_(std::move(options)),
+        generator_(generator),
+        admin_(std::move(controls)),
+        loop_(std::make_shared<IoLoop>()) {}
 
   ~RunningGateway() override { stop(monotonic_now()); }
 
   Status open(const ServedTextFactory& text) {
-    auto models = ModelTable::create(generator_, text, metrics_);
-    if (!models) return pass(models.error());
+    models_ = std::make_unique<ModelDirectory>(generator_, text, metrics_);
     RouterServices services;
     services.generator = &generator_;
     services.metrics = &metrics_;
     services.loop = loop_;
     services.worker = &worker_;
-    router_ = std::make_unique<Router>(options_, services, std::move(*models));
+    services.models = models_.get();
+    services.admin = &admin_;
+    router_ = std::make_unique<Router>(options_, services);
     ConnectionContext context;
     context.options = &options_;
     context.handler = router_.get();
@@ -79,7 +83,9 @@ class RunningGateway final : public Gateway {
  private:
   GatewayOptions options_;
   pool::Generator& generator_;
+  const AdminApi admin_;
   Metrics metrics_;
+  std::unique_ptr<ModelDirectory> models_;
   std::shared_ptr<IoLoop> loop_;
   Worker worker_;
   std::unique_ptr<Router> router_;
@@ -91,8 +97,8 @@ class RunningGateway final : public Gateway {
 }  // namespace
 
 Result<std::unique_ptr<Gateway>> Gateway::start(GatewayOptions options, pool::Generator& generator,
-                                                const ServedTextFactory& text) {
-  auto gateway = std::make_unique<RunningGateway>(std::move(options), generator);
+                                                GatewayControls controls, const ServedTextFactory& text) {
+  auto gateway = std::make_unique<RunningGateway>(std::move(options), generator, std::move(controls));
   if (auto opened = gateway->open(text); !opened) return pass(opened.error());
   return gateway;
 }

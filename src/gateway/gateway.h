@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "gateway/admin.h"
 #include "gateway/openai_request.h"
 #include "gateway/served_text.h"
 #include "pool/generator.h"
@@ -23,6 +24,8 @@ struct GatewayOptions {
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;             // 0: any that is free
   std::vector<std::string> api_keys;  // empty: none is asked for
+  // Empty: admin calls are open on loopback where there are no api_keys either, else closed.
+  std::vector<std::string> admin_keys;
 
   std::size_t max_connections = 1024;
   std::size_t max_header_bytes = 16 * 1024;
@@ -43,12 +46,15 @@ struct GatewayOptions {
 
 class Gateway {
  public:
-  // Listens when it returns. Errors: exhausted (port in use), invalid (host), denied, io; those of the
-  // models' tokenizers.
+  // Listens when it returns; models may come and go. One whose tokenizer cannot be used is a failed model.
+  // Errors: exhausted (port in use), invalid (host), denied, io.
   static Result<std::unique_ptr<Gateway>> start(GatewayOptions options, pool::Generator& generator);
+  // With admin calls.
+  static Result<std::unique_ptr<Gateway>> start(GatewayOptions options, pool::Generator& generator,
+                                                GatewayControls controls);
   // With another source of tokenizers and templates than the models' images.
   static Result<std::unique_ptr<Gateway>> start(GatewayOptions options, pool::Generator& generator,
-                                                const ServedTextFactory& text);
+                                                GatewayControls controls, const ServedTextFactory& text);
   virtual ~Gateway() = default;  // stops at once
 
   virtual std::uint16_t port() const = 0;

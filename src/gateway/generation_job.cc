@@ -24,18 +24,32 @@ ApiError pool_failure(const pool::GenerationEnd& end) {
   return error;
 }
 
+ApiError refusal_error(const pool::Refusal& refusal) {
+  ApiError error = api_error_from(refusal.error);
+  if (refusal.error.code == ErrorCode::exhausted) {
+    error.code = refusal.rate_limited ? "rate_limit_exceeded" : "server_overloaded";
+    error.retry_after = retry_seconds(refusal.retry_after);
+  } else if (refusal.error.code == ErrorCode::unsupported) {
+    error.status = 503;
+    error.type = "server_error";
+    error.code = "model_not_ready";
+    if (refusal.retry_after > Nanos::zero()) error.retry_after = retry_seconds(refusal.retry_after);
+  }
+  return error;
+}
+
 }  // namespace
 
 void GenerationJob::start(const JobServices& services, std::shared_ptr<const PreparedRequest> request,
-                          const std::shared_ptr<Exchange>& exchange) {
-  auto job = std::make_shared<GenerationJob>(services, std::move(request), exchange);
+                          std::uint32_t client, const std::shared_ptr<Exchange>& exchange) {
+  auto job = std::make_shared<GenerationJob>(services, std::move(request), client, exchange);
   exchange->attach(job);
   const PreparedRequest& asked = *job->request_;
   for (Choice& choice : job->choices_) {
     const std::uint32_t sample = choice.index % asked.n;
-    const Status submitted = job->submit(choice, sample);
+    const auto submitted = job->submit(choice, sample);
     if (submitted) continue;
-    const ApiError error = api_error_from(submitted.error());
+    const ApiError error = refusal_error(submitted.error());
     if (error.status == 429) services.metrics->queue_rejects.Increment();
     job->fail(error);
     return;
@@ -47,8 +61,12 @@ void GenerationJob::start(const JobServices& services, std::shared_ptr<const Pre
 }
 
 GenerationJob::GenerationJob(const JobServices& services, std::shared_ptr<const PreparedRequest> request,
-                             const std::shared_ptr<Exchange>& exchange)
-    : services_(services), request_(std::move(request)), exchange_(exchange), accepted_(monotonic_now()) {
+                             std::uint32_t client, const std::shared_ptr<Exchange>& exchange)
+    : services_(services),
+      request_(std::move(request)),
+      client_(client),
+      exchange_(exchange),
+      accepted_(monotonic_now()) {
   choices_.reserve(request_->prompts.size() * request_->n);
   for (const PreparedPrompt& prompt : request_->prompts) {
     for (std::uint32_t sample = 0; sample < request_->n; ++sample) {
@@ -67,7 +85,7 @@ GenerationJob::~GenerationJob() {
   if (streaming_) services_.metrics->streams.Decrement();
 }
 
-Status GenerationJob::submit(Choice& choice, std::uint32_t sample) {
+tl::expected<void, pool::Refusal> GenerationJob::submit(Choice& choice, std::uint32_t sample) {
   if (choice.prompt->max_tokens == 0) {
     finish(choice, "length");
     return {};
@@ -82,6 +100,7 @@ Status GenerationJob::submit(Choice& choice, std::uint32_t sample) {
   });
   pool::GenerationRequest request;
   request.model = request_->model->served.id;
+  request.client = client_;
   request.prompt = choice.prompt->tokens;
   request.sampling = request_->sampling;
   request.sampling.seed = choice_seed(request_->sampling.seed, sample);
@@ -90,7 +109,7 @@ Status GenerationJob::submit(Choice& choice, std::uint32_t sample) {
   auto id = services_.generator->submit(std::move(request), choice.queue);
   if (!id) {
     choice.queue->close();
-    return pass(id.error());
+    return tl::unexpected(std::move(id.error()));
   }
   choice.id = *id;
   choice.running = true;

@@ -29,11 +29,12 @@ struct JobServices {
 class GenerationJob final : public Activity, public std::enable_shared_from_this<GenerationJob> {
  public:
   // Submits every choice and answers through the exchange, with an error if any is refused.
+  // `client`: whose rate limit counts; 0: nobody's.
   static void start(const JobServices& services, std::shared_ptr<const PreparedRequest> request,
-                    const std::shared_ptr<Exchange>& exchange);
+                    std::uint32_t client, const std::shared_ptr<Exchange>& exchange);
 
   GenerationJob(const JobServices& services, std::shared_ptr<const PreparedRequest> request,
-                const std::shared_ptr<Exchange>& exchange);
+                std::uint32_t client, const std::shared_ptr<Exchange>& exchange);
   ~GenerationJob() override;
 
   void abandon() override;
@@ -57,7 +58,7 @@ class GenerationJob final : public Activity, public std::enable_shared_from_this
     TimePoint last_token{};
   };
 
-  Status submit(Choice& choice, std::uint32_t sample);
+  tl::expected<void, pool::Refusal> submit(Choice& choice, std::uint32_t sample);
   void on_wake(std::size_t index);
   void advance(Choice& choice, Exchange& exchange);
   // False: the whole job is over.
@@ -71,6 +72,7 @@ class GenerationJob final : public Activity, public std::enable_shared_from_this
 
   JobServices services_;
   std::shared_ptr<const PreparedRequest> request_;
+  const std::uint32_t client_;
   std::weak_ptr<Exchange> exchange_;
   std::vector<Choice> choices_;
   TimePoint accepted_;

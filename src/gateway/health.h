@@ -1,9 +1,8 @@
-// GET /health: is every instance, and so every model, ready?
+// GET /health: can requests be sent here, and how is every instance and every model?
 //
 // Pure; any thread.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "gateway/http_message.h"
@@ -11,9 +10,12 @@
 
 namespace switchyard::gateway {
 
-// 200 when all instances are ready and each model has what it takes (a unified instance, or one for prefill
-// and one for decode); else 503. The body tells about each either way.
+// 200 as long as a model is ready and there are instances to serve it (a unified one, or one for prefill and
+// one for decode): whoever balances load is to take a server away that can do nothing, not one of whose
+// models or instances some have failed; for those requests wait, or are told so. Else 503. `status` is "ok"
+// only when all instances and all models are ready, else "degraded", "unavailable" or "stopping". The body
+// tells about each either way.
 HttpResponse health_response(const std::vector<pool::InstanceStatus>& instances,
-                             const std::vector<std::string>& models, bool stopping);
+                             const std::vector<pool::ServedModel>& models, bool stopping);
 
 }  // namespace switchyard::gateway

@@ -18,6 +18,8 @@ struct HttpHead {
   std::string path;    // percent-decoded, without the query
   bool http_1_0 = false;
   bool has_host = false;
+  std::string host;    // as sent, with the port if there is one
+  std::string origin;  // of the page that asks; only browsers send it
   std::string authorization;
   std::string content_encoding;
 };

@@ -9,6 +9,9 @@
 namespace switchyard::gateway {
 namespace {
 
+constexpr std::size_t kMostModels = 2048;  // that were ever served; each costs some kilobytes
+constexpr const char* kOther = "other";
+
 prometheus::Counter& counter(prometheus::Registry& registry, const char* name, const char* help) {
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
@@ -58,7 +61,12 @@ void Metrics::count_request(std::string_view route, int status, double seconds) 
 }
 
 ModelMetrics Metrics::for_model(const std::string& id) {
-  const prometheus::Labels labels{{"model", id}};
+  const std::lock_guard lock(mutex_);
+  if (const auto known = models_.find(id); known != models_.end()) return known->second;
+  const bool full = models_.size() >= kMostModels;
+  const std::string name = full ? kOther : id;
+  if (const auto known = models_.find(name); known != models_.end()) return known->second;
+  const prometheus::Labels labels{{"model", name}};
   ModelMetrics metrics;
   metrics.prompt_tokens = &prometheus::BuildCounter()
                                .Name("switchyard_prompt_tokens_total")
@@ -80,6 +88,7 @@ ModelMetrics Metrics::for_model(const std::string& id) {
                                      .Help("From one token of a request to the next")
                                      .Register(registry_)
                                      .Add(labels, kBetweenTokensSeconds);
+  models_.emplace(name, metrics);
   return metrics;
 }
 

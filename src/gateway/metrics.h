@@ -10,6 +10,8 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include <map>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,7 +30,8 @@ class Metrics {
   Metrics();
 
   void count_request(std::string_view route, int status, double seconds);
-  // Call once per model.
+  // The same for the same id, for as long as this lives: a model that comes back goes on counting. `id` comes
+  // from the catalogue, not from a client. From so many models on, the rest share one series, "other".
   ModelMetrics for_model(const std::string& id);
   // Exposition format: these metrics and `others`.
   std::string text(std::vector<prometheus::MetricFamily> others) const;
@@ -37,6 +40,8 @@ class Metrics {
   mutable prometheus::Registry registry_;
   prometheus::Family<prometheus::Counter>& requests_;
   prometheus::Family<prometheus::Histogram>& request_seconds_;
+  std::mutex mutex_;
+  std::map<std::string, ModelMetrics> models_;
 
  public:
   prometheus::Gauge& connections;

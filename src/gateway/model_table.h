@@ -1,12 +1,17 @@
-// The served models with what the gateway keeps for each.
+// The served models with what the gateway keeps for each: as they were at one moment (ModelTable), and as
+// they are now (ModelDirectory).
 //
-// Made once at start; immutable then, any thread.
+// A table is immutable; any thread. Entries are shared by the requests that use them, so that a model may go
+// while its last requests end.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gateway/api_error.h"
 #include "gateway/metrics.h"
@@ -16,23 +21,56 @@
 namespace switchyard::gateway {
 
 struct ModelEntry {
-  pool::ServedModel served;
-  std::shared_ptr<const ServedText> text;
+  pool::ServedModel served;                // `failed`, with the reason, when its tokenizer cannot be used
+  std::shared_ptr<const ServedText> text;  // null until it is ready
+  bool text_failed = false;
   ModelMetrics metrics;
 };
 
 class ModelTable {
  public:
-  // Errors: those of the factory, with the model's name.
-  static Result<ModelTable> create(const pool::Generator& generator, const ServedTextFactory& factory,
-                                   Metrics& metrics);
+  // What is in `before` for the same image is used again: only new models cost something, up to some hundred
+  // milliseconds for a large vocabulary. A tokenizer that cannot be used makes its model a failed one.
+  static std::shared_ptr<const ModelTable> build(const pool::Generator& generator,
+                                                 const ServedTextFactory& factory, Metrics& metrics,
+                                                 const ModelTable* before);
 
-  // Errors: 404 model_not_found, naming the models there are.
-  ApiResult<const ModelEntry*> find(std::string_view id) const;
-  const std::map<std::string, ModelEntry, std::less<>>& all() const { return models_; }
+  // One that can be used. Errors: 404 model_not_found, naming the models there are; 503 model_not_ready and
+  // model_failed, with the reason and when to come again.
+  ApiResult<std::shared_ptr<const ModelEntry>> find(std::string_view id) const;
+  // In the order in which they were added; those that are being removed too.
+  const std::vector<std::shared_ptr<const ModelEntry>>& all() const { return models_; }
+  std::uint64_t version() const { return version_; }
 
  private:
-  std::map<std::string, ModelEntry, std::less<>> models_;
+  std::uint64_t version_ = 0;
+  std::vector<std::shared_ptr<const ModelEntry>> models_;
+  std::map<std::string, std::shared_ptr<const ModelEntry>, std::less<>>
+      by_id_;  // without those being removed
 };
+
+// Any thread; fresh() may take as long as ModelTable::build().
+class ModelDirectory {
+ public:
+  ModelDirectory(const pool::Generator& generator, ServedTextFactory factory, Metrics& metrics);
+
+  // The newest table there is, if models have not changed since; else nothing. Costs two locks at most.
+  std::shared_ptr<const ModelTable> current() const;
+  // Made anew if models have changed.
+  std::shared_ptr<const ModelTable> fresh();
+  // What the pool says of its models at this moment; those whose tokenizer cannot be used are failed ones.
+  std::vector<pool::ServedModel> models();
+
+ private:
+  const pool::Generator& generator_;
+  const ServedTextFactory factory_;
+  Metrics& metrics_;
+  std::mutex building_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const ModelTable> table_;
+};
+
+// A wait as Retry-After has it: whole seconds, at least one.
+int retry_seconds(Nanos wait);
 
 }  // namespace switchyard::gateway

@@ -31,8 +31,8 @@ class ModelText final : public ServedText {
     if (spec.eos >= 0) eos_ = tokenizer_->token_bytes(spec.eos);
   }
 
-  std::vector<std::int32_t> encode(std::string_view text, bool add_special) const override {
-    return tokenizer_->encode(text, {.add_special = add_special, .parse_special = true});
+  std::vector<std::int32_t> encode(std::string_view text, bool add_special, std::size_t most) const override {
+    return tokenizer_->encode(text, {.add_special = add_special, .parse_special = true, .max_tokens = most});
   }
 
   Result<std::string> render_chat(const nlohmann::ordered_json& messages,
@@ -83,7 +83,12 @@ Result<std::shared_ptr<const ServedText>> served_text_from_image(const pool::Ser
 }
 
 Result<std::unique_ptr<Gateway>> Gateway::start(GatewayOptions options, pool::Generator& generator) {
-  return start(std::move(options), generator, served_text_from_image);
+  return start(std::move(options), generator, {}, served_text_from_image);
+}
+
+Result<std::unique_ptr<Gateway>> Gateway::start(GatewayOptions options, pool::Generator& generator,
+                                                GatewayControls controls) {
+  return start(std::move(options), generator, std::move(controls), served_text_from_image);
 }
 
 }  // namespace switchyard::gateway

@@ -30,10 +30,11 @@ ApiResult<std::uint32_t> output_room(const ModelEntry& model, std::size_t prompt
                           "This model's maximum context length is {} tokens. However, your request needs {} "
                           "tokens ({} in the {}, {} for the completion). Shorten it or ask for fewer tokens.",
                           context, prompt_tokens + wanted, prompt_tokens, param, wanted)
-          : invalid_field(param,
-                          "This model's maximum context length is {} tokens. However, your {} resulted in {} "
-                          "tokens. Please reduce the length of the {}.",
-                          context, param, prompt_tokens, param);
+          : invalid_field(
+                param,
+                "This model's maximum context length is {} tokens. However, your {} resulted in {}{} "
+                "tokens. Please reduce the length of the {}.",
+                context, param, prompt_tokens > context ? "at least " : "", prompt_tokens, param);
   error.code = "context_length_exceeded";
   return tl::unexpected(std::move(error));
 }
@@ -79,7 +80,7 @@ ReplyHead reply_head(PreparedRequest& prepared, std::string_view prefix, bool to
 ApiResult<PreparedPrompt> prepare_prompt(const ModelEntry& model, CompletionPrompt&& prompt, bool echo) {
   PreparedPrompt prepared;
   if (auto* text = std::get_if<std::string>(&prompt)) {
-    prepared.tokens = model.text->encode(*text, true);
+    prepared.tokens = model.text->encode(*text, true, model.served.context);
     if (echo) prepared.echo = std::move(*text);
   } else {
     prepared.tokens = std::move(std::get<std::vector<std::int32_t>>(prompt));
@@ -115,7 +116,8 @@ Preparation prepare_chat(std::string_view body, const ModelTable& models, const 
                                         model.served.id, text.error().message));
   }
   PreparedPrompt prompt;
-  prompt.tokens = model.text->encode(*text, false);  // the template wrote the special tokens
+  prompt.tokens =
+      model.text->encode(*text, false, model.served.context);  // the template wrote the special tokens
   if (prompt.tokens.empty()) {
     return tl::unexpected(invalid_field("messages", "'messages' must make at least one token."));
   }

@@ -24,7 +24,7 @@ struct PreparedPrompt {
 
 struct PreparedRequest {
   std::string id;
-  const ModelEntry* model = nullptr;
+  std::shared_ptr<const ModelEntry> model;
   std::vector<PreparedPrompt> prompts;
   std::uint32_t n = 1;             // choices per prompt
   model::SamplingParams sampling;  // with the request's seed

@@ -16,20 +16,24 @@ namespace {
 constexpr std::size_t kInlineBody = 16 * 1024;
 
 struct Route {
+  enum class Access { anybody, client, admin };
   std::string_view path;  // a trailing '/' and more: with anything behind it
   std::string_view name;
   std::string_view methods;
-  bool needs_key;
+  Access access;
 };
 
-constexpr std::array<Route, 7> kRoutes{{
-    {"/", "root", "GET, HEAD, OPTIONS", false},
-    {"/health", "health", "GET, HEAD, OPTIONS", false},
-    {"/metrics", "metrics", "GET, HEAD, OPTIONS", false},
-    {"/v1/models", "models", "GET, HEAD, OPTIONS", true},
-    {"/v1/models/", "model", "GET, HEAD, OPTIONS", true},
-    {"/v1/chat/completions", "chat_completions", "POST, OPTIONS", true},
-    {"/v1/completions", "completions", "POST, OPTIONS", true},
+constexpr std::array<Route, 10> kRoutes{{
+    {"/", "root", "GET, HEAD, OPTIONS", Route::Access::anybody},
+    {"/health", "health", "GET, HEAD, OPTIONS", Route::Access::anybody},
+    {"/metrics", "metrics", "GET, HEAD, OPTIONS", Route::Access::anybody},
+    {"/v1/models", "models", "GET, HEAD, OPTIONS", Route::Access::client},
+    {"/v1/models/", "model", "GET, HEAD, OPTIONS", Route::Access::client},
+    {"/v1/chat/completions", "chat_completions", "POST, OPTIONS", Route::Access::client},
+    {"/v1/completions", "completions", "POST, OPTIONS", Route::Access::client},
+    {"/admin/models", "admin_models", "GET, HEAD, POST, OPTIONS", Route::Access::admin},
+    {"/admin/models/", "admin_model", "GET, HEAD, POST, DELETE, OPTIONS", Route::Access::admin},
+    {"/admin/reload", "admin_reload", "POST, OPTIONS", Route::Access::admin},
 }};
 
 const Route* find_route(std::string_view path) {
@@ -80,39 +84,41 @@ HttpResponse welcome() {
   return response;
 }
 
-Sha256Digest digest_of(std::string_view key) {
-  Sha256 hash;
-  hash.update(std::as_bytes(std::span(key.data(), key.size())));
-  return hash.finish();
+HttpResponse list_models(const ModelTable& models) {
+  HttpResponse response;
+  JsonWriter writer(response.body);
+  const auto ready = [](const ModelEntry& entry) { return entry.served.state == pool::ModelState::ready; };
+  writer.begin_object().key("object").string("list").key("data").begin_array();
+  for (const auto& entry : models.all()) {
+    if (ready(*entry)) write_model(writer, *entry);
+  }
+  writer.end_array();
+  writer.key("not_ready").begin_array();
+  for (const auto& entry : models.all()) {
+    if (ready(*entry)) continue;
+    writer.begin_object().key("id").string(entry->served.id);
+    writer.key("state").string(pool::to_string(entry->served.state));
+    writer.key("detail").string(entry->served.detail).end_object();
+  }
+  writer.end_array().end_object();
+  return response;
+}
+
+HttpResponse show_model(const ModelTable& models, std::string_view id) {
+  const auto model = models.find(id);
+  if (!model) return error_response(model.error());
+  HttpResponse response;
+  JsonWriter writer(response.body);
+  write_model(writer, **model);
+  return response;
 }
 
 }  // namespace
 
-ApiKeys::ApiKeys(const std::vector<std::string>& keys) {
-  for (const std::string& key : keys) digests_.push_back(digest_of(key));
-}
-
-bool ApiKeys::allow(std::string_view authorization) const {
-  if (digests_.empty()) return true;
-  constexpr std::string_view kScheme = "bearer ";
-  if (authorization.size() < kScheme.size()) return false;
-  const bool bearer = std::equal(kScheme.begin(), kScheme.end(), authorization.begin(), [](char a, char b) {
-    return a == (b >= 'A' && b <= 'Z' ? static_cast<char>(b - 'A' + 'a') : b);
-  });
-  if (!bearer) return false;
-  const Sha256Digest offered = digest_of(authorization.substr(kScheme.size()));
-  bool allowed = false;
-  for (const Sha256Digest& digest : digests_) {
-    unsigned difference = 0;
-    for (std::size_t i = 0; i < digest.size(); ++i)
-      difference |= static_cast<unsigned>(digest[i] ^ offered[i]);
-    allowed |= difference == 0;
-  }
-  return allowed;
-}
-
-Router::Router(const GatewayOptions& options, const RouterServices& services, ModelTable models)
-    : services_(services), models_(std::move(models)), keys_(options.api_keys), limits_(options.limits) {
+Router::Router(const GatewayOptions& options, const RouterServices& services)
+    : services_(services),
+      access_(options.api_keys, options.admin_keys, options.host),
+      limits_(options.limits) {
   job_services_.generator = services.generator;
   job_services_.metrics = services.metrics;
   job_services_.loop = services.loop;
@@ -129,6 +135,7 @@ std::optional<HttpResponse> Router::refuse(const HttpHead& head) {
     return refusal(400, "The request has no Host header.", "invalid_http");
   }
   const Route* route = find_route(head.path);
+  if (route != nullptr && route->access == Route::Access::admin && !services_.admin->open()) route = nullptr;
   if (route == nullptr && !(head.method == "OPTIONS" && head.path == "*")) {
     return refusal(404,
                    fmt::format("Unknown request URL: {} {}. GET / lists what is served.",
@@ -151,14 +158,10 @@ std::optional<HttpResponse> Router::refuse(const HttpHead& head) {
         "Allow", route != nullptr ? std::string(route->methods) : "GET, HEAD, POST, OPTIONS");
     return response;
   }
-  if (route->needs_key && !keys_.allow(head.authorization)) {
-    auto response =
-        refusal(401,
-                head.authorization.empty() ? "No API key was given: send it as 'Authorization: Bearer KEY'."
-                                           : "The API key is not one of this server's.",
-                "invalid_api_key");
-    response.headers.emplace_back("WWW-Authenticate", "Bearer");
-    return response;
+  if (route->access == Route::Access::client) {
+    if (auto refused = access_.refuse_client(head)) return refused;
+  } else if (route->access == Route::Access::admin) {
+    if (auto refused = access_.refuse_admin(head)) return refused;
   }
   if (!head.content_encoding.empty() && head.content_encoding != "identity") {
     return refusal(415,
@@ -173,18 +176,18 @@ void Router::handle(HttpRequest request, const std::shared_ptr<Exchange>& exchan
   const std::string_view path = request.head.path;
   const std::string_view name = route_name(path);
   if (name == "chat_completions") {
-    generate(prepare_chat, std::move(request.body), exchange);
+    generate(prepare_chat, std::move(request), exchange);
   } else if (name == "completions") {
-    generate(prepare_completion, std::move(request.body), exchange);
+    generate(prepare_completion, std::move(request), exchange);
   } else if (name == "models") {
-    exchange->respond(list_models());
+    answer_later(exchange, [this] { return list_models(*services_.models->fresh()); });
   } else if (name == "model") {
-    exchange->respond(show_model(path.substr(std::string_view("/v1/models/").size())));
+    answer_later(exchange, [this, id = std::string(path.substr(std::string_view("/v1/models/").size()))] {
+      return show_model(*services_.models->fresh(), id);
+    });
   } else if (name == "health") {
     answer_later(exchange, [this, stopping = stopping_] {
-      std::vector<std::string> ids;
-      for (const auto& [id, model] : models_.all()) ids.push_back(id);
-      return health_response(services_.generator->instances(), ids, stopping);
+      return health_response(services_.generator->instances(), services_.models->models(), stopping);
     });
   } else if (name == "metrics") {
     answer_later(exchange, [this] {
@@ -192,6 +195,10 @@ void Router::handle(HttpRequest request, const std::shared_ptr<Exchange>& exchan
       response.content_type = "text/plain; version=0.0.4; charset=utf-8";
       response.body = services_.metrics->text(services_.generator->metrics());
       return response;
+    });
+  } else if (name.starts_with("admin")) {
+    answer_later(exchange, [this, request = std::move(request)] {
+      return services_.admin->answer(request, services_.models->models());
     });
   } else {
     exchange->respond(welcome());
@@ -215,21 +222,26 @@ void Router::answer_later(const std::shared_ptr<Exchange>& exchange, std::functi
   });
 }
 
-void Router::generate(Prepare prepare, std::string body, const std::shared_ptr<Exchange>& exchange) {
-  const auto launch = [services = job_services_](Preparation prepared,
-                                                 const std::shared_ptr<Exchange>& target) {
+void Router::generate(Prepare prepare, HttpRequest request, const std::shared_ptr<Exchange>& exchange) {
+  const auto launch = [services = job_services_, client = access_.client_of(request.head)](
+                          Preparation prepared, const std::shared_ptr<Exchange>& target) {
     if (prepared) {
-      GenerationJob::start(services, std::move(*prepared), target);
+      GenerationJob::start(services, std::move(*prepared), client, target);
     } else {
       target->respond(error_response(prepared.error()));
     }
   };
-  if (body.size() <= kInlineBody) return launch(prepare(body, models_, limits_), exchange);
+  std::string& body = request.body;
+  if (body.size() <= kInlineBody) {
+    // Models that have changed may have new tokenizers to make: not here, either.
+    if (const auto models = services_.models->current())
+      return launch(prepare(body, *models, limits_), exchange);
+  }
   services_.worker->post([this, prepare, launch, body = std::move(body), weak = std::weak_ptr(exchange)] {
     if (weak.expired()) return;  // the client left while this waited
     auto prepared = std::make_shared<Preparation>(tl::unexpected(ApiError{}));
     try {
-      *prepared = prepare(body, models_, limits_);
+      *prepared = prepare(body, *services_.models->fresh(), limits_);
     } catch (const std::exception& exception) {
       log::error("gateway: a request of {} bytes cannot be prepared: {}", body.size(), exception.what());
       *prepared = tl::unexpected(api_error_from({ErrorCode::io, "The server failed to handle the request."}));
@@ -238,24 +250,6 @@ void Router::generate(Prepare prepare, std::string body, const std::shared_ptr<E
       if (const auto target = weak.lock()) launch(std::move(*prepared), target);
     });
   });
-}
-
-HttpResponse Router::list_models() const {
-  HttpResponse response;
-  JsonWriter writer(response.body);
-  writer.begin_object().key("object").string("list").key("data").begin_array();
-  for (const auto& [id, model] : models_.all()) write_model(writer, model);
-  writer.end_array().end_object();
-  return response;
-}
-
-HttpResponse Router::show_model(std::string_view id) const {
-  const auto model = models_.find(id);
-  if (!model) return error_response(model.error());
-  HttpResponse response;
-  JsonWriter writer(response.body);
-  write_model(writer, **model);
-  return response;
 }
 
 }  // namespace switchyard::gateway

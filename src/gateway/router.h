@@ -9,7 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "base/sha256.h"
+#include "gateway/admin.h"
+#include "gateway/api_keys.h"
 #include "gateway/exchange.h"
 #include "gateway/gateway.h"
 #include "gateway/generation_job.h"
@@ -20,28 +21,18 @@
 
 namespace switchyard::gateway {
 
-// Keys are kept and compared as SHA-256 digests, all of them, in time that does not depend on where they
-// differ.
-class ApiKeys {
- public:
-  explicit ApiKeys(const std::vector<std::string>& keys);
-  // `authorization`: the header's value, "Bearer KEY".
-  bool allow(std::string_view authorization) const;
-
- private:
-  std::vector<Sha256Digest> digests_;
-};
-
 struct RouterServices {
   pool::Generator* generator = nullptr;
   Metrics* metrics = nullptr;
   std::shared_ptr<IoLoop> loop;
   Worker* worker = nullptr;
+  ModelDirectory* models = nullptr;
+  const AdminApi* admin = nullptr;
 };
 
 class Router final : public RequestHandler {
  public:
-  Router(const GatewayOptions& options, const RouterServices& services, ModelTable models);
+  Router(const GatewayOptions& options, const RouterServices& services);
 
   std::optional<HttpResponse> refuse(const HttpHead& head) override;
   void handle(HttpRequest request, const std::shared_ptr<Exchange>& exchange) override;
@@ -53,15 +44,12 @@ class Router final : public RequestHandler {
   using Prepare = Preparation (*)(std::string_view body, const ModelTable& models,
                                   const RequestLimits& limits);
 
-  void generate(Prepare prepare, std::string body, const std::shared_ptr<Exchange>& exchange);
+  void generate(Prepare prepare, HttpRequest request, const std::shared_ptr<Exchange>& exchange);
   void answer_later(const std::shared_ptr<Exchange>& exchange, std::function<HttpResponse()> make);
-  HttpResponse list_models() const;
-  HttpResponse show_model(std::string_view id) const;
 
   JobServices job_services_;
   RouterServices services_;
-  ModelTable models_;
-  ApiKeys keys_;
+  AccessRules access_;
   RequestLimits limits_;
   bool stopping_ = false;
 };

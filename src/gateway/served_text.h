@@ -30,8 +30,11 @@ class ServedText {
  public:
   virtual ~ServedText() = default;
 
-  // `add_special`: with the BOS and EOS that the checkpoint wants around a text.
-  virtual std::vector<std::int32_t> encode(std::string_view text, bool add_special) const = 0;
+  // `add_special`: with the BOS and EOS that the checkpoint wants around a text. Stops when there are more
+  // than `most` tokens, or are sure to be: then there are more than `most` in the result, of which none means
+  // anything.
+  virtual std::vector<std::int32_t> encode(std::string_view text, bool add_special,
+                                           std::size_t most) const = 0;
   // The chat template over the messages, up to where the assistant speaks. `tools`: an array, or null.
   // Errors: unsupported (the model has no template), invalid (the template refuses the messages), exhausted.
   virtual Result<std::string> render_chat(const nlohmann::ordered_json& messages,

@@ -1,5 +1,6 @@
 #include "model/tokenizer.h"
 
+#include <algorithm>
 #include <array>
 #include <unordered_map>
 #include <utility>
@@ -52,6 +53,9 @@ class BpeTokenizer final : public Tokenizer {
     std::vector<AddedTokenFinder::Segment> segments;
     std::vector<AddedTokenFinder::Segment> inner;
     std::vector<std::int32_t> out;
+    std::size_t max_tokens = 0;
+    bool too_long() const { return out.size() > max_tokens; }
+    void give_up() { out.resize(max_tokens + 1); }
   };
 
   BpeTokenizer(TokenizerSpec spec, Splitter splitter)
@@ -65,6 +69,9 @@ class BpeTokenizer final : public Tokenizer {
   void encode_segment(std::string_view text, bool at_start, bool parse_special, Work& work) const;
   void encode_piece(std::string_view text, bool at_start, Work& work) const;
   void encode_word(std::string_view word, Work& work) const;
+  void find_longest();
+  // So many bytes of words have more tokens than there is room for.
+  bool sure_to_exceed(std::size_t bytes, const Work& work) const;
   void put_unknown(std::size_t begin, std::uint32_t length, bool& fusable, Work& work) const;
 
   TokenizerSpec spec_;
@@ -77,6 +84,8 @@ class BpeTokenizer final : public Tokenizer {
   std::vector<bool> added_;
   std::array<std::int32_t, 256> byte_ids_{};  // byte-level: the symbol of a byte; else its fall-back token
   std::unordered_map<std::string, std::int32_t> words_;  // bytes of a token, or text of a SentencePiece token
+  std::size_t longest_ = 0;  // bytes of a word that one token can stand for; 0: not known
+  bool splits_drop_text_ = false;
 };
 
 Result<std::unique_ptr<const Tokenizer>> BpeTokenizer::create(TokenizerSpec spec) {
@@ -155,7 +164,29 @@ Status BpeTokenizer::prepare() {
   auto merger = BpeMerger::create(spec_, ids);
   if (!merger) return pass(merger.error());
   merger_ = std::move(*merger);
+  find_longest();
   return {};
+}
+
+// Of what one token can stand for, unless text can vanish: unknown characters do, or become one token
+// together.
+void BpeTokenizer::find_longest() {
+  const bool bytes_known =
+      std::all_of(byte_ids_.begin(), byte_ids_.end(), [](std::int32_t id) { return id >= 0; });
+  if (!bytes_known || (sentencepiece() && !spec_.byte_fallback)) return;
+  constexpr std::size_t kMostOfACharacter = 4;
+  longest_ = kMostOfACharacter;
+  for (const auto& [word, id] : words_) longest_ = std::max(longest_, word.size());
+  // In the printable alphabet a byte takes one byte or two.
+  for (const auto& [left, right] : spec_.merges) longest_ = std::max(longest_, left.size() + right.size());
+  for (const auto& rule : spec_.splits) {
+    if (rule.kind == SplitRule::Kind::whitespace || rule.behaviour == SplitRule::Behaviour::removed)
+      splits_drop_text_ = true;
+  }
+}
+
+bool BpeTokenizer::sure_to_exceed(std::size_t bytes, const Work& work) const {
+  return longest_ > 0 && bytes / longest_ > work.max_tokens - work.out.size();
 }
 
 // What happens to text before words are cut: NFC, and SentencePiece's blanks.
@@ -180,6 +211,7 @@ void BpeTokenizer::put_unknown(std::size_t begin, std::uint32_t length, bool& fu
 }
 
 void BpeTokenizer::encode_word(std::string_view word, Work& work) const {
+  if (sure_to_exceed(word.size(), work)) return work.give_up();
   if (spec_.ignore_merges || word.size() == 1) {
     if (const auto found = words_.find(std::string(word)); found != words_.end()) {
       work.out.push_back(found->second);
@@ -227,7 +259,7 @@ void BpeTokenizer::encode_word(std::string_view word, Work& work) const {
 
 // A stretch without added tokens: a space in front, then words.
 void BpeTokenizer::encode_piece(std::string_view text, bool at_start, Work& work) const {
-  if (text.empty()) return;
+  if (text.empty() || work.too_long()) return;
   std::string blanked;
   if (sentencepiece() && spec_.blanks_late) {
     blanked = replace_all(text, " ", kBlank);
@@ -243,7 +275,9 @@ void BpeTokenizer::encode_piece(std::string_view text, bool at_start, Work& work
     prefixed += text;
     text = prefixed;
   }
+  if (!splits_drop_text_ && sure_to_exceed(text.size(), work)) return work.give_up();
   for (const auto piece : splitter_.split(text, work.split)) {
+    if (work.too_long()) return;
     encode_word(text.substr(piece.begin, piece.end - piece.begin), work);
   }
 }
@@ -278,10 +312,12 @@ std::vector<std::int32_t> BpeTokenizer::encode(std::string_view text, const Enco
     text = repaired;
   }
   Work work(splitter_);
-  work.out.reserve(text.size() / 3 + 4);
+  work.max_tokens = options.max_tokens;
+  work.out.reserve(std::min(text.size() / 3, options.max_tokens) + 4);
   if (options.add_special && spec_.add_bos && spec_.bos >= 0) work.out.push_back(spec_.bos);
   before_.find(text, options.parse_special, work.segments);
   for (const auto& segment : work.segments) {
+    if (work.too_long()) break;
     if (segment.token >= 0) {
       work.out.push_back(segment.token);
     } else {

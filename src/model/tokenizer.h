@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -31,6 +32,9 @@ class Tokenizer {
   struct EncodeOptions {
     bool add_special = true;    // BOS and EOS as the checkpoint wants them
     bool parse_special = true;  // "<|im_end|>" in the text is that token
+    // Stops soon after it is clear that there are more tokens than this: then there are more in the result,
+    // and none of them means anything.
+    std::size_t max_tokens = std::numeric_limits<std::size_t>::max();
   };
   // Invalid UTF-8 is read as U+FFFD, as Hugging Face's Python strings do. Time and memory are linear in the
   // text but for a logarithm. Errors: none that depend on the text.

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "schedule/types.h"
@@ -24,8 +26,23 @@ struct ModelSettings {
   bool operator==(const ModelSettings&) const = default;
 };
 
+inline constexpr std::size_t kMaxModels = 1024;
+inline constexpr std::size_t kMaxModelIdBytes = 200;
+inline constexpr std::size_t kMaxPathBytes = 4096;
+
 // Errors: invalid, naming what cannot be (an empty or absurd id, a target of zero, ...).
 Status validate(const ModelSettings& settings);
+// The same of everything but id and path.
+Status validate_defaults(const ModelSettings& settings);
+
+// Settings by name, for configuration files and admin calls: everything but id and path.
+std::span<const std::string_view> setting_names();
+// "ttft", "10s"; "rate.per_second", "2.5". Errors: invalid (what the text must be), not_found (no such name).
+Status set(ModelSettings& settings, std::string_view name, std::string_view text);
+// Call after the last set(): a rate without a burst gets one of a second's requests.
+void complete(ModelSettings& settings);
+// The id of a model that is not named: that of its file without the extension.
+std::string default_id(const std::filesystem::path& checkpoint);
 
 struct CatalogueChange {
   std::vector<std::string> added, removed, changed;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/units.h"
 #include "pool/catalogue.h"
 #include "schedule/policy.h"
 #include "switchyard/result.h"
@@ -36,23 +37,28 @@ struct PoolConfig {
 
 struct ServeConfig {
   PoolConfig pool;
+  ModelSettings defaults;  // of models that do not say otherwise; without id and path
   std::string host = "127.0.0.1";
   std::uint16_t port = 8000;
   std::vector<std::string> api_keys;
+  std::vector<std::string> admin_keys;
+  bool watch = false;  // read the file again when it changes
 };
 
-// Keys: model, served_name, instances {prefill, decode, unified}, fabric, threads, kv_memory ("512MiB"),
-// max_queue, control_tls, listen {host, port}, api_keys. An unknown key is an error that names it and its
-// line. Paths are relative to the file. Errors: not_found, invalid.
+// docs/http-api.md and the README list the keys. An unknown key, or one that stands twice, is an error that
+// names it and its line. Paths are relative to the file. A model with an empty path is the default model;
+// without any model, whoever asked chooses one. Errors: not_found, invalid.
 Result<ServeConfig> load_config(const std::filesystem::path& file);
 
 // The same, from text.
 Result<ServeConfig> parse_config(const std::string& yaml, const std::filesystem::path& base = ".");
 
-// "1073741824", "512MiB", "2 GiB", "1.5GB". Errors: invalid.
-Result<std::uint64_t> parse_bytes(std::string_view text);
+using switchyard::parse_bytes;
 
-// Errors: invalid, naming what cannot be (no instances, decode without prefill, ...).
+// Errors: invalid, naming what cannot be (no instances, decode without prefill, two models of one name, ...).
 Status validate(const PoolConfig& config);
+
+// The keys whose values differ and that take effect only at the next start; models are not among them.
+std::vector<std::string> keys_for_restart(const ServeConfig& now, const ServeConfig& wanted);
 
 }  // namespace switchyard::pool

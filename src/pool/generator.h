@@ -81,7 +81,8 @@ using RequestId = std::uint64_t;
 // Why a request was not taken.
 struct Refusal {
   Error error{};
-  Nanos retry_after{};  // try again then; zero: that is no use, or nothing is known
+  Nanos retry_after{};        // try again then; zero: that is no use, or nothing is known
+  bool rate_limited = false;  // exhausted: a rate of the client or model was exceeded, others get in
 };
 
 class Generator {

@@ -24,6 +24,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/units.h"
 #include "simulate/simulator.h"
 
 namespace switchyard::simulate {
@@ -60,10 +61,8 @@ Result<SimulatedModel> describe_model(const ModelEntry& entry, const std::string
 // invalid (an entry without a rate).
 Result<std::vector<GeneratedModel>> named_models(const std::vector<ModelEntry>& entries);
 
-// "15.6GB", "512MiB". Errors: invalid.
-Result<std::uint64_t> parse_bytes(std::string_view text);
-// "10s", "100ms", "2.5s"; a plain number is seconds. Errors: invalid.
-Result<Nanos> parse_duration(std::string_view text);
+using switchyard::parse_bytes;
+using switchyard::parse_duration;
 
 struct Accelerator {
   std::uint64_t memory_bytes = 0;

@@ -1,0 +1,20 @@
+// Sizes and durations as people write them.
+//
+// Pure; any thread.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "switchyard/result.h"
+#include "switchyard/time.h"
+
+namespace switchyard {
+
+// "1073741824", "512MiB", "2 GiB", "1.5GB"; K, M and G alone are powers of 1024. Errors: invalid.
+Result<std::uint64_t> parse_bytes(std::string_view text);
+
+// "10s", "100ms", "2.5s", "3min"; a plain number is seconds. Errors: invalid.
+Result<Nanos> parse_duration(std::string_view text);
+
+}  // namespace switchyard

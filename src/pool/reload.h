@@ -1,0 +1,70 @@
+// Takes the models of a configuration that changed into a running pool.
+//
+// Owned by the program. reload() from any thread, one at a time; it takes as long as reading the file. A
+// configuration that is not sound changes nothing.
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "pool/catalogue.h"
+#include "pool/config.h"
+
+namespace switchyard::pool {
+
+class Reloader {
+ public:
+  // Reads the configuration anew, with whatever the command line says besides.
+  using Load = std::function<Result<ServeConfig>()>;
+
+  struct Outcome {
+    CatalogueChange models;
+    std::vector<std::string> needs_restart;  // keys that differ from those the program runs with
+  };
+
+  // `running`: what the program was started with. The catalogue outlives this.
+  Reloader(Load load, ServeConfig running, Catalogue& catalogue)
+      : load_(std::move(load)), running_(std::move(running)), catalogue_(catalogue) {}
+
+  // Logs what came of it, too. Errors: those of the file and of the catalogue.
+  Result<Outcome> reload();
+
+  // Of models that are added from now on.
+  ModelSettings defaults() const;
+
+ private:
+  Result<Outcome> apply();
+
+  const Load load_;
+  std::mutex reloading_;
+  mutable std::mutex mutex_;
+  ServeConfig running_;
+  Catalogue& catalogue_;
+};
+
+// Tells when a file was written or replaced, by looking at it now and then: works on every file system, and
+// through links that are turned to another directory. Not thread-safe.
+class FileWatch {
+ public:
+  explicit FileWatch(std::filesystem::path file) : file_(std::move(file)), seen_(look()) {}
+  // True once for each change that stood still from one call to the next: a file that is being written is
+  // left to its end.
+  bool changed();
+
+ private:
+  struct Look {
+    std::uint64_t device = 0, inode = 0, bytes = 0;
+    std::int64_t seconds = 0, nanos = 0;
+    bool operator==(const Look&) const = default;
+  };
+  Look look() const;
+
+  std::filesystem::path file_;
+  Look seen_;
+  Look pending_;
+  bool waiting_ = false;
+};
+
+}  // namespace switchyard::pool
