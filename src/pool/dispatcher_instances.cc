@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "pool/dispatcher.h"
+#include "pool/role.h"
 
 namespace switchyard::pool {
 namespace {

@@ -62,7 +62,7 @@ Result<Sizes> sizes_for(const PoolConfig& config, const std::vector<Opened>& mod
     sizes.image_bytes += (*model.image)->file().size();
     blocks.push_back(model::kv_layout((*model.image)->config()).block_bytes());
   }
-  sizes.slab_bytes = good_slab_bytes(blocks);
+  sizes.slab_bytes = choose_slab_bytes(blocks, config.kv_bytes);
   if (config.kv_bytes < sizes.slab_bytes) {
     return fail(ErrorCode::invalid, "kv_memory of {} MiB holds not even {} MiB; give more",
                 config.kv_bytes >> 20, (sizes.slab_bytes >> 20) + 1);
