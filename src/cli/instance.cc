@@ -45,7 +45,6 @@ Result<std::string> read_key(int descriptor) {
 
 struct Arguments {
   pool::InstanceOptions options;
-  std::string model;
   std::string role;
   std::string supervisor;
   int key_descriptor = -1;
@@ -66,7 +65,7 @@ int run(Arguments& arguments) {
     if (!key) return report(key.error());
     arguments.options.shared_key = *std::move(key);
   }
-  if (auto status = pool::run_instance(arguments.options, arguments.model); !status) {
+  if (auto status = pool::run_instance(arguments.options); !status) {
     log::error("{}", status.error().message);
     return 1;
   }
@@ -81,10 +80,12 @@ void add_instance(CLI::App& app, Chosen& chosen) {
   auto arguments = std::make_shared<Arguments>();
   command->add_option("--name", arguments->options.name)->required();
   command->add_option("--role", arguments->role)->required();
-  command->add_option("--model", arguments->model)->required();
   command->add_option("--fabric", arguments->options.fabric)->required();
   command->add_option("--threads", arguments->options.threads)->required();
   command->add_option("--kv-memory", arguments->options.kv_bytes)->required();
+  command->add_option("--kv-slab", arguments->options.slab_bytes)->required();
+  command->add_option("--berths", arguments->options.berths)->required();
+  command->add_option("--berth-memory", arguments->options.berth_bytes)->required();
   command->add_option("--supervisor", arguments->supervisor)->required();
   command->add_option("--key-descriptor", arguments->key_descriptor);
   command->add_flag("--control-tls", arguments->options.control_tls);

@@ -8,8 +8,6 @@ namespace switchyard::kv {
 void Destination::write_to(ByteWriter& writer) const {
   writer.write_vector<std::byte>(pool.serialize());
   writer.write_vector<std::uint32_t>(blocks);
-  writer.write_vector<std::byte>(tails.serialize());
-  writer.write(tail_offset);
   writer.write(counter);
   writer.write(tokens);
   writer.write(chunk_tokens);
@@ -19,18 +17,13 @@ Result<Destination> Destination::read_from(ByteReader& reader) {
   Destination result;
   const auto pool = reader.read_vector<std::byte>();
   result.blocks = reader.read_vector<std::uint32_t>();
-  const auto tails = reader.read_vector<std::byte>();
-  result.tail_offset = reader.read<std::uint64_t>();
   result.counter = reader.read<CounterId>();
   result.tokens = reader.read<std::uint32_t>();
   result.chunk_tokens = reader.read<std::uint32_t>();
   if (!reader.ok()) return fail(ErrorCode::corrupt, "a KV destination is truncated");
   auto pool_key = RegionKey::parse(pool);
   if (!pool_key) return pass(pool_key.error());
-  auto tails_key = RegionKey::parse(tails);
-  if (!tails_key) return pass(tails_key.error());
   result.pool = *std::move(pool_key);
-  result.tails = *std::move(tails_key);
   return result;
 }
 
@@ -48,26 +41,15 @@ Result<std::shared_ptr<Push>> Push::create(TransferEngine& engine, const Shape& 
     return fail(ErrorCode::invalid, "{} tokens need {} blocks; the source has {}, the destination {}",
                 destination.tokens, blocks, source.blocks.size(), destination.blocks.size());
   }
-  const auto fits = [&](BlockId block, std::uint64_t bytes) {
-    return shape.block_bytes() <= bytes && block_offset(block) <= bytes - shape.block_bytes();
-  };
   for (std::size_t i = 0; i < blocks; ++i) {
-    if (!fits(destination.blocks[i], destination.pool.bytes)) {
-      return fail(ErrorCode::out_of_range,
-                  "block {} ({} bytes at {}) is outside of the destination's pool of {}",
-                  destination.blocks[i], shape.block_bytes(), block_offset(destination.blocks[i]),
-                  destination.pool.bytes);
+    if (block_offset(destination.blocks[i]) + shape.block_bytes() > destination.pool.bytes) {
+      return fail(ErrorCode::out_of_range, "block {} is outside of the destination's pool of {} bytes",
+                  destination.blocks[i], destination.pool.bytes);
     }
-    if (!fits(source.blocks[i], source.pool.bytes())) {
-      return fail(ErrorCode::out_of_range, "block {} ({} bytes at {}) is outside of the source's pool of {}",
-                  source.blocks[i], shape.block_bytes(), block_offset(source.blocks[i]), source.pool.bytes());
+    if (block_offset(source.blocks[i]) + shape.block_bytes() > source.pool.bytes()) {
+      return fail(ErrorCode::out_of_range, "block {} is outside of the source's pool of {} bytes",
+                  source.blocks[i], source.pool.bytes());
     }
-  }
-  if (source.tail_bytes > destination.tails.bytes ||
-      destination.tail_offset > destination.tails.bytes - source.tail_bytes) {
-    return fail(ErrorCode::out_of_range,
-                "a tail of {} bytes at {} is outside of the destination's {} of tails", source.tail_bytes,
-                destination.tail_offset, destination.tails.bytes);
   }
   return std::shared_ptr<Push>(new Push(engine, shape, std::move(source), std::move(peer),
                                         std::move(destination), deadline, std::move(finished)));
@@ -85,12 +67,12 @@ Push::Push(TransferEngine& engine, const Shape& shape, PushSource source, PeerAd
 
 void Push::layer_done(std::uint32_t layer, std::uint32_t chunk) { enqueue({layer, chunk}); }
 
-void Push::tail_done() { enqueue({kTail, 0}); }
-
 void Push::enqueue(Item item) {
   std::unique_lock lock(mutex_);
   if (cancelled_ || !failure_) return;
-  if (item.layer == kTail) computed_at_ = monotonic_now();
+  if (++computed_ == transfer_count(shape_, destination_.tokens, destination_.chunk_tokens)) {
+    computed_at_ = monotonic_now();
+  }
   waiting_.push_back(item);
   submit_waiting();
   finish_if_over(lock);
@@ -115,24 +97,12 @@ void Push::submit_waiting() {
 
 Result<Transfer> Push::submit(const Item& item, std::uint64_t serial) {
   const SubmitOptions options{.counter = destination_.counter, .deadline = deadline_};
-  auto done = [self = shared_from_this(), serial](std::uint64_t bytes) {
-    return [self, serial, bytes](const Status& status) { self->transfer_done(serial, bytes, status); };
-  };
-  if (item.layer == kTail) {
-    return engine_.write({.source = source_.tails,
-                          .source_offset = source_.tail_offset,
-                          .peer = peer_,
-                          .target = destination_.tails,
-                          .target_offset = destination_.tail_offset,
-                          .bytes = source_.tail_bytes,
-                          .options = options},
-                         done(source_.tail_bytes));
-  }
   const std::uint32_t first = item.chunk * destination_.chunk_tokens;
   const std::uint32_t last = std::min(destination_.tokens, first + destination_.chunk_tokens);
   const auto begin = static_cast<std::ptrdiff_t>(first / shape_.block_tokens);
   const auto end = static_cast<std::ptrdiff_t>((last + shape_.block_tokens - 1) / shape_.block_tokens);
   const std::uint64_t offset = item.layer * shape_.layer_bytes;
+  const std::uint64_t bytes = static_cast<std::uint64_t>(end - begin) * shape_.layer_bytes;
   return engine_.write_pages(
       {.source = source_.pool,
        .source_offset = offset,
@@ -145,7 +115,9 @@ Result<Transfer> Push::submit(const Item& item, std::uint64_t serial) {
        .target_pages = {destination_.blocks.begin() + begin, destination_.blocks.begin() + end},
        .page_bytes = shape_.layer_bytes,
        .options = options},
-      done(static_cast<std::uint64_t>(end - begin) * shape_.layer_bytes));
+      [self = shared_from_this(), serial, bytes](const Status& status) {
+        self->transfer_done(serial, bytes, status);
+      });
 }
 
 void Push::transfer_done(std::uint64_t serial, std::uint64_t bytes, const Status& status) {

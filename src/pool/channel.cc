@@ -1,5 +1,6 @@
 #include "pool/channel.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/bytes.h"
@@ -39,6 +40,10 @@ Channel::Peer& Channel::peer_of(const PeerAddress& address) {
 }
 
 Status Channel::send(const PeerAddress& address, std::uint8_t type, std::span<const std::byte> payload) {
+  if (payload.size() > kMaxMessageBytes) {
+    return fail(ErrorCode::out_of_range, "a message of {} bytes is longer than {}", payload.size(),
+                kMaxMessageBytes);
+  }
   auto self = self_.lock();
   const std::lock_guard lock(mutex_);
   if (closed_ || !self) return fail(ErrorCode::cancelled, "the channel is closed");
@@ -47,11 +52,15 @@ Status Channel::send(const PeerAddress& address, std::uint8_t type, std::span<co
   if (peer.waiting.size() >= kMaxWaiting) {
     return fail(ErrorCode::exhausted, "{} messages wait for a slow process", peer.waiting.size());
   }
-  ByteWriter writer;
-  writer.write(peer.next_out++);
-  writer.write(type);
-  writer.write_bytes(payload);
-  peer.waiting.push_back(writer.take());
+  do {
+    const auto piece = payload.first(std::min(payload.size(), kDatagramBytes - kHeaderBytes));
+    payload = payload.subspan(piece.size());
+    ByteWriter writer;
+    writer.write(peer.next_out++);
+    writer.write(payload.empty() ? type : static_cast<std::uint8_t>(type | kMore));
+    writer.write_bytes(piece);
+    peer.waiting.push_back(writer.take());
+  } while (!payload.empty());
   pump(self, peer);
   return {};
 }
@@ -116,7 +125,7 @@ void Channel::received(const PeerAddress& from, std::span<const std::byte> messa
   }
   ++peer.next_in;
   lock.unlock();
-  on_message_(from, static_cast<std::uint8_t>(body[0]), body.subspan(1));
+  deliver(from, body);
   for (lock.lock(); !closed_; lock.lock()) {
     Peer& same = peer_of(from);
     const auto next = same.early.find(same.next_in);
@@ -125,8 +134,32 @@ void Channel::received(const PeerAddress& from, std::span<const std::byte> messa
     same.early.erase(next);
     ++same.next_in;
     lock.unlock();
-    on_message_(from, static_cast<std::uint8_t>(held[0]), std::span(held).subspan(1));
+    deliver(from, held);
   }
+}
+
+void Channel::deliver(const PeerAddress& from, std::span<const std::byte> body) {
+  const auto type = static_cast<std::uint8_t>(body[0]);
+  const auto payload = body.subspan(1);
+  std::vector<std::byte> whole;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return;
+    Peer& peer = peer_of(from);
+    if ((type & kMore) != 0 || !peer.begun.empty()) {
+      if (peer.begun.size() + payload.size() > kMaxMessageBytes) {
+        // What is cut short would only be misread.
+        log::warn("a message from {}:{} is longer than {} bytes and was dropped", from.control_host,
+                  from.control_port, kMaxMessageBytes);
+        peer.begun.clear();
+        return;
+      }
+      peer.begun.insert(peer.begun.end(), payload.begin(), payload.end());
+      if ((type & kMore) != 0) return;
+      whole = std::exchange(peer.begun, {});
+    }
+  }
+  on_message_(from, type, whole.empty() ? payload : std::span<const std::byte>(whole));
 }
 
 void Channel::peer_lost(const PeerAddress& address, const Error& why) {
@@ -138,6 +171,7 @@ void Channel::peer_lost(const PeerAddress& address, const Error& why) {
     peer.lost = true;
     peer.waiting.clear();
     peer.early.clear();
+    peer.begun.clear();
   }
   on_peer_lost_(address, why);
 }

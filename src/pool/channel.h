@@ -1,8 +1,8 @@
 // Ordered messages between the processes of a pool.
 //
-// The engine's messages are datagrams: neither ordered nor queued. A Channel numbers them per peer, holds
-// early ones until the gap is filled, and keeps what the engine has no room for. Both holds are bounded. Any
-// thread may send; the handlers run on the engine's worker.
+// The engine's messages are datagrams: neither ordered nor queued, and short. A Channel cuts a message into
+// datagrams, numbers them per peer, holds early ones until the gap is filled, and keeps what the engine has
+// no room for. All of it is bounded. Any thread may send; the handlers run on the engine's worker.
 #pragma once
 
 #include <array>
@@ -28,11 +28,13 @@ class Channel {
   using Handler =
       std::function<void(const PeerAddress& from, std::uint8_t type, std::span<const std::byte> payload)>;
 
-  // The engine must outlive the channel; the channel takes its message and peer handlers.
+  // The engine must outlive the channel; the channel takes its message and peer handlers. Its messages hold
+  // kDatagramBytes.
   static std::shared_ptr<Channel> create(TransferEngine& engine, Handler on_message,
                                          PeerHandler on_peer_lost);
 
-  // Errors: exhausted (kMaxWaiting messages wait for this peer), peer_lost, out_of_range (too long).
+  // `type` is below 128. Errors: exhausted (kMaxWaiting datagrams wait for this peer), peer_lost,
+  // out_of_range (longer than kMaxMessageBytes).
   Status send(const PeerAddress& peer, std::uint8_t type, std::span<const std::byte> payload);
 
   TransferEngine& engine() { return engine_; }
@@ -41,8 +43,11 @@ class Channel {
   void close();
 
   static constexpr std::size_t kHeaderBytes = 9;  // sequence number, type
+  static constexpr std::size_t kDatagramBytes = 64 << 10;
+  static constexpr std::size_t kMaxMessageBytes = 16 << 20;
 
  private:
+  static constexpr std::uint8_t kMore = 0x80;  // beside the type: the message goes on in the next datagram
   static constexpr std::size_t kMaxWaiting = 8192;
   static constexpr std::size_t kMaxEarly = 1024;
   static constexpr std::size_t kMaxInFlight = 16;
@@ -55,12 +60,15 @@ class Channel {
     bool lost = false;
     std::deque<std::vector<std::byte>> waiting;
     std::map<std::uint64_t, std::vector<std::byte>> early;
+    std::vector<std::byte> begun;  // of a message whose end has not come
   };
 
   Channel(TransferEngine& engine, Handler on_message, PeerHandler on_peer_lost);
   Peer& peer_of(const PeerAddress& address);  // holds mutex_
   void pump(const std::shared_ptr<Channel>& self, Peer& peer);
   void received(const PeerAddress& from, std::span<const std::byte> message);
+  // Type and payload of the next datagram in order; holds delivery_.
+  void deliver(const PeerAddress& from, std::span<const std::byte> body);
   void peer_lost(const PeerAddress& address, const Error& why);
 
   TransferEngine& engine_;

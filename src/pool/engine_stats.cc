@@ -5,7 +5,7 @@
 namespace switchyard::pool {
 namespace {
 
-using Labels = std::vector<std::pair<std::string, std::string>>;
+using Labels = std::vector<StatLabel>;
 
 // The upper end of the bucket that the quantile falls into.
 double quantile(const EngineMetrics::Operation& operation, double share) {
@@ -49,7 +49,8 @@ void add_engine_stats(const EngineMetrics& engine, Stats& stats) {
       counter("path_bytes_total", "Bytes written over the path", path.bytes_written, labels);
       gauge("path_work_requests_pending", "Work requests under way on the path", path.outstanding, labels);
       gauge("path_bytes_per_second", "Speed of the path, as last measured", path.bytes_per_second, labels);
-      counter("path_failovers_total", "Times that the path broke while its peer lived", path.failovers, labels);
+      counter("path_failovers_total", "Times that the path broke while its peer lived", path.failovers,
+              labels);
     }
   }
   for (const auto& operation : engine.operations) {
@@ -75,7 +76,8 @@ void add_engine_stats(const EngineMetrics& engine, Stats& stats) {
           engine.requests_sent_again);
   counter("transfer_arrivals_repeated_total", "Arrivals that a failover sent twice, counted once",
           engine.repeated_arrivals);
-  counter("transfer_arrivals_stray_total", "Arrivals for counters or peers that were gone", engine.stray_arrivals);
+  counter("transfer_arrivals_stray_total", "Arrivals for counters or peers that were gone",
+          engine.stray_arrivals);
 }
 
 }  // namespace switchyard::pool

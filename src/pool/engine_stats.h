@@ -1,7 +1,7 @@
 // The transfer engine's numbers, as an instance reports them.
 #pragma once
 
-#include "pool/messages.h"
+#include "pool/stats.h"
 #include "switchyard/transfer.h"
 
 namespace switchyard::pool {

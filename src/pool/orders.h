@@ -66,6 +66,7 @@ enum class OrderType : std::uint8_t {
   kv_lost,
   release,
   released,
+  stats,
 };
 
 struct Ticket {
@@ -144,6 +145,7 @@ struct Introduce {
   static constexpr OrderType kType = OrderType::introduce;
   Ticket ticket;
   ModelId model = schedule::kNoModel;
+  kv::Shape shape;  // of the model's KV, which may come before the model itself
   std::vector<std::int32_t> prompt;
   std::vector<std::int32_t> output;  // tokens of earlier attempts
   model::SamplingParams sampling;
@@ -151,8 +153,8 @@ struct Introduce {
   std::vector<std::int32_t> end_tokens;
 
   static auto fields(auto& self) {
-    return std::tie(self.ticket, self.model, self.prompt, self.output, self.sampling, self.max_tokens,
-                    self.end_tokens);
+    return std::tie(self.ticket, self.model, self.shape, self.prompt, self.output, self.sampling,
+                    self.max_tokens, self.end_tokens);
   }
 };
 
@@ -243,7 +245,8 @@ struct RunDecode {
   static auto fields(auto& self) { return std::tie(self.job, self.model, self.rows, self.limit); }
 };
 
-// One more row, from the next step on. Ignored when the job has ended: JobEnded tells which rows it had.
+// One more row, from the next step on. When the job has ended meanwhile the row does not join anything, but
+// its `news` are taken all the same: the dispatcher does not send them twice.
 struct Join {
   static constexpr OrderType kType = OrderType::join;
   std::uint64_t job = 0;

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 
 #include "base/log.h"
 #include "memory/block_pool.h"
@@ -16,7 +15,72 @@
 namespace switchyard::pool {
 namespace {
 
-std::vector<Supervisor::Process> processes_of(const PoolConfig& config, const std::filesystem::path& program,
+constexpr Nanos kHousekeeping = std::chrono::seconds(1);
+// Rows of a decode step, and tokens of a prefill of several prompts: what a CPU does in about a second.
+constexpr std::uint32_t kMaxRows = 64;
+constexpr std::uint32_t kMaxPrefillTokens = 2048;
+
+struct Opened {
+  const ModelSettings* settings;
+  Result<std::shared_ptr<const model::ModelImage>> image;
+};
+
+// What instances and dispatcher agree on.
+struct Sizes {
+  std::uint64_t slab_bytes = 0;
+  std::uint64_t berth_bytes = 0;
+  std::uint64_t image_bytes = 0;  // of all models
+};
+
+std::uint64_t machine_memory() {
+  return static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+         static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+Result<std::vector<Opened>> open_models(const PoolConfig& config, const Pool::Progress& progress) {
+  std::vector<Opened> opened;
+  bool any = false;
+  for (const ModelSettings& settings : config.models) {
+    auto image = model::ModelImage::open(settings.path, [&](std::uint64_t done, std::uint64_t total) {
+      if (progress) progress(settings.id, done, total);
+    });
+    any = any || image;
+    opened.push_back({&settings, std::move(image)});
+  }
+  if (any) return opened;
+  if (opened.empty()) return fail(ErrorCode::invalid, "no models to serve");
+  return fail_at("model '" + opened.front().settings->id + "'", opened.front().image.error());
+}
+
+Result<Sizes> sizes_for(const PoolConfig& config, const std::vector<Opened>& models) {
+  Sizes sizes{.berth_bytes = config.berth_bytes};
+  std::vector<std::size_t> blocks;
+  for (const Opened& model : models) {
+    if (!model.image) continue;
+    const std::uint64_t bytes = (*model.image)->bytes().size();
+    if (config.berth_bytes == 0) sizes.berth_bytes = std::max(sizes.berth_bytes, bytes);
+    sizes.image_bytes += (*model.image)->file().size();
+    blocks.push_back(model::kv_layout((*model.image)->config()).block_bytes());
+  }
+  sizes.slab_bytes = choose_slab_bytes(blocks, config.kv_bytes);
+  if (config.kv_bytes < sizes.slab_bytes) {
+    return fail(ErrorCode::invalid, "kv_memory of {} MiB holds not even {} MiB; give more",
+                config.kv_bytes >> 20, (sizes.slab_bytes >> 20) + 1);
+  }
+  const std::uint64_t instances = config.prefill + config.decode + config.unified;
+  const std::uint64_t each = config.kv_bytes + config.berths * sizes.berth_bytes;
+  if (each > machine_memory() / instances) {
+    return fail(ErrorCode::invalid,
+                "{} MiB of KV memory and {} berths of {} MiB, for each of {} instances, are more than this "
+                "machine's {} MiB",
+                config.kv_bytes >> 20, config.berths, sizes.berth_bytes >> 20, instances,
+                machine_memory() >> 20);
+  }
+  return sizes;
+}
+
+std::vector<Supervisor::Process> processes_of(const PoolConfig& config, const Sizes& sizes,
+                                              const std::filesystem::path& program,
                                               const PeerAddress& supervisor, const std::string& shared_key) {
   std::vector<Supervisor::Process> processes;
   const auto address = supervisor.serialize();
@@ -27,9 +91,12 @@ std::vector<Supervisor::Process> processes_of(const PoolConfig& config, const st
       processes.push_back({.name = name,
                            .role = role,
                            .command = {program.string(), "instance", "--name", name, "--role",
-                                       std::string(to_string(role)), "--model", config.model.string(),
-                                       "--fabric", config.fabric, "--threads", std::to_string(config.threads),
-                                       "--kv-memory", std::to_string(config.kv_bytes), "--supervisor", hex,
+                                       std::string(to_string(role)), "--fabric", config.fabric, "--threads",
+                                       std::to_string(config.threads), "--kv-memory",
+                                       std::to_string(config.kv_bytes), "--kv-slab",
+                                       std::to_string(sizes.slab_bytes), "--berths",
+                                       std::to_string(config.berths), "--berth-memory",
+                                       std::to_string(sizes.berth_bytes), "--supervisor", hex,
                                        "--key-descriptor", std::to_string(Supervisor::kSecretDescriptor)},
                            .secret = shared_key});
       if (config.control_tls) processes.back().command.push_back("--control-tls");
@@ -41,81 +108,99 @@ std::vector<Supervisor::Process> processes_of(const PoolConfig& config, const st
   return processes;
 }
 
-// Longest sequence that an instance's KV memory holds.
-std::uint32_t served_context(const PoolConfig& config, const model::ModelConfig& model) {
-  const std::size_t block_bytes = model::kv_layout(model).block_bytes();
-  const std::uint64_t slab_bytes = choose_slab_bytes({&block_bytes, 1}, config.kv_bytes);
-  const std::uint64_t blocks =
-      config.kv_bytes / slab_bytes * (slab_bytes / kBlockUnit / block_units(block_bytes));
-  return static_cast<std::uint32_t>(std::min<std::uint64_t>(model.context, blocks * model::kBlockTokens));
-}
-
 }  // namespace
 
-Result<std::unique_ptr<Pool>> Pool::start(const PoolConfig& config, const std::filesystem::path& program) {
+Result<std::unique_ptr<Pool>> Pool::start(const PoolConfig& config, const std::filesystem::path& program,
+                                          const Progress& progress) {
   if (auto valid = validate(config); !valid) return pass(valid.error());
-  const std::uint64_t instances = config.prefill + config.decode + config.unified;
-  const auto memory =
-      static_cast<std::uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-  if (config.kv_bytes > memory / instances) {
-    return fail(ErrorCode::invalid,
-                "kv_memory of {} MiB for each of {} instances is more than this machine's {} MiB",
-                config.kv_bytes >> 20, instances, memory >> 20);
-  }
-  auto image = model::ModelImage::open(config.model);
-  if (!image) return pass(image.error());
-  const model::ModelConfig& model = (*image)->config();
-  const std::uint32_t context = served_context(config, model);
-  if (context == 0) {
-    return fail(ErrorCode::invalid, "kv_memory of {} MiB holds not even {} tokens; give more",
-                config.kv_bytes >> 20, 16 * model::kBlockTokens);
-  }
-  std::string name = config.served_name;
-  if (name.empty()) {
-    name = config.model.has_extension() ? config.model.stem().string() : config.model.filename().string();
+  auto models = open_models(config, progress);
+  if (!models) return pass(models.error());
+  const auto sizes = sizes_for(config, *models);
+  if (!sizes) return pass(sizes.error());
+  std::unique_ptr<Trace> trace;
+  if (!config.trace.empty()) {
+    auto opened = Trace::open(config.trace);
+    if (!opened) return pass(opened.error());
+    trace = *std::move(opened);
   }
 
   auto pool = std::unique_ptr<Pool>(new Pool());
+  Pool* self = pool.get();
+  std::uint64_t cache_bytes = config.cache_bytes;
+  if (cache_bytes == 0) cache_bytes = std::max(sizes->berth_bytes * 2, machine_memory() / 2);
+  pool->cache_ = ModelCache::create({.budget_bytes = cache_bytes});
+  schedule::PolicyOptions policy{.max_rows = kMaxRows, .max_prefill_tokens = kMaxPrefillTokens};
+  policy.admission = config.admission;
+  auto dispatcher = Dispatcher::create({.policy = config.policy,
+                                        .policy_options = policy,
+                                        .max_queue = config.max_queue,
+                                        .slab_bytes = sizes->slab_bytes,
+                                        .kv_bytes = config.kv_bytes,
+                                        .berth_bytes = sizes->berth_bytes,
+                                        .berths = config.berths},
+                                       config.host_kv_bytes, *pool->cache_, std::move(trace),
+                                       [self](const std::string& instance, int process, const std::string& why) {
+                                         const std::lock_guard lock(self->supervisor_mutex_);
+                                         if (self->supervisor_)
+                                           self->supervisor_->replace(instance, process, why);
+                                       });
+  if (!dispatcher) return pass(dispatcher.error());
+  pool->dispatcher_ = *std::move(dispatcher);
+  Dispatcher* driver = pool->dispatcher_.get();
+
   // Only the processes of this run can talk to each other.
   auto shared_key = make_shared_key();
   if (!shared_key) return pass(shared_key.error());
-  auto engine = TransferEngine::open(
-      pool_engine_options("gateway", config.fabric, model.context, *shared_key, config.control_tls));
+  auto engine =
+      TransferEngine::open(pool_engine_options("gateway", config.fabric, *shared_key, config.control_tls));
   if (!engine) return pass(engine.error());
   pool->engine_ = *std::move(engine);
-  Pool* self = pool.get();
-  pool->router_ = std::make_unique<Router>(
-      Router::Options{
-          .models = {{.id = name, .image = *image, .context = context, .created = std::time(nullptr)}},
-          .max_queue = config.max_queue},
-      [self](const std::string& instance, int process, const std::string& why) {
-        const std::lock_guard lock(self->supervisor_mutex_);
-        if (self->supervisor_) self->supervisor_->replace(instance, process, why);
-      });
-  Router* router = pool->router_.get();
   pool->channel_ = Channel::create(
       *pool->engine_,
-      [router](const PeerAddress& from, std::uint8_t type, std::span<const std::byte> payload) {
-        router->on_message(from, type, payload);
+      [driver](const PeerAddress& from, std::uint8_t type, std::span<const std::byte> payload) {
+        driver->on_message(from, type, payload);
       },
-      [router](const PeerAddress& peer, const Error& why) { router->on_peer_lost(peer, why); });
-  router->attach(pool->channel_);
+      [driver](const PeerAddress& peer, const Error& why) { driver->on_peer_lost(peer, why); });
+  driver->attach(pool->channel_);
+  bool any = false;
+  Error last{};
+  for (Opened& model : *models) {
+    const Status added = model.image ? driver->add_opened_model(*model.settings, *std::move(model.image))
+                                     : driver->add_failed_model(*model.settings, model.image.error());
+    any = any || (model.image && added);
+    if (!added) last = added.error();
+  }
+  if (!any) return fail_at("no model can be served", last);
 
-  auto processes = processes_of(config, program, pool->engine_->address(), *shared_key);
+  auto processes = processes_of(config, *sizes, program, pool->engine_->address(), *shared_key);
   for (const auto& process : processes)
-    router->instance_changed(process.name, process.role, "starting", "", 0, 0);
+    driver->instance_changed(process.name, process.role, "starting", "", 0, 0);
   auto supervisor = std::make_unique<Supervisor>(
-      std::move(processes), [router](const Supervisor::Process& process, const std::string& state,
+      std::move(processes), [driver](const Supervisor::Process& process, const std::string& state,
                                      const std::string& detail, int pid, std::uint64_t restarts) {
-        router->instance_changed(process.name, process.role, state, detail, pid, restarts);
+        driver->instance_changed(process.name, process.role, state, detail, pid, restarts);
       });
-  const std::lock_guard lock(pool->supervisor_mutex_);
-  pool->supervisor_ = std::move(supervisor);
+  {
+    const std::lock_guard lock(pool->supervisor_mutex_);
+    pool->supervisor_ = std::move(supervisor);
+  }
+  pool->housekeeper_ = std::thread([self] { self->housekeeping(); });
   return pool;
 }
 
+void Pool::housekeeping() {
+  std::unique_lock lock(stop_mutex_);
+  while (!stop_wanted_.wait_for(lock, kHousekeeping, [this] { return stopping_; })) dispatcher_->tick();
+}
+
 Pool::~Pool() {
-  if (router_) router_->shut_down({ErrorCode::cancelled, "the server is stopping"});
+  {
+    const std::lock_guard lock(stop_mutex_);
+    stopping_ = true;
+  }
+  stop_wanted_.notify_all();
+  if (housekeeper_.joinable()) housekeeper_.join();
+  if (dispatcher_) dispatcher_->shut_down({ErrorCode::cancelled, "the server is stopping"});
   if (channel_) channel_->close();
   std::unique_ptr<Supervisor> supervisor;
   {
@@ -124,8 +209,7 @@ Pool::~Pool() {
   }
   supervisor.reset();
   engine_.reset();
+  cache_.reset();
 }
-
-Status Pool::wait_ready(TimePoint deadline) { return router_->wait_ready(deadline); }
 
 }  // namespace switchyard::pool

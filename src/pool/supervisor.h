@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-#include "pool/messages.h"
+#include "pool/role.h"
 #include "switchyard/time.h"
 
 namespace switchyard::pool {

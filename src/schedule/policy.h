@@ -165,6 +165,8 @@ class Policy {
   virtual Status add_model(ModelId id, const ModelSpec& spec, TimePoint now, Actions& out) = 0;
   // Its requests must have ended (cancel them first; removal refuses otherwise: exhausted).
   virtual Status remove_model(ModelId id, TimePoint now, Actions& out) = 0;
+  // Its targets, weight, pin and limits from now on; sizes stay what they are. Errors: not_found, invalid.
+  virtual Status update_model(ModelId id, const ModelSpec& spec, TimePoint now, Actions& out) = 0;
   virtual Status instance_up(InstanceId id, const InstanceSpec& spec, TimePoint now, Actions& out) = 0;
   virtual void instance_down(InstanceId id, TimePoint now, Actions& out) = 0;
 
@@ -179,6 +181,9 @@ class Policy {
                        Actions& out) = 0;
   virtual void turn_ended(InstanceId instance, TimePoint now, Actions& out) = 0;
   virtual void kv_arrived(RequestId request, TimePoint now, Actions& out) = 0;
+  // Its KV is gone or never came, and its row is out of the step: it is prefilled again from its prompt and
+  // tokens. Not for a request of a prefill that has not been reported by prefilled().
+  virtual void kv_lost(RequestId request, TimePoint now, Actions& out) = 0;
   virtual void cancelled(RequestId request, TimePoint now, Actions& out) = 0;
   virtual void wake(TimePoint now, Actions& out) = 0;
 

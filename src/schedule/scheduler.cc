@@ -46,6 +46,24 @@ Status Scheduler::add_model(ModelId id, const ModelSpec& spec, TimePoint now, Ac
   return {};
 }
 
+Status Scheduler::update_model(ModelId id, const ModelSpec& spec, TimePoint now, Actions& out) {
+  if (id >= models_.size() || !models_[id].present)
+    return fail(ErrorCode::not_found, "there is no model {}", id);
+  const ModelSpec& present = models_[id].spec;
+  if (spec.weight_bytes != present.weight_bytes || spec.kv_block_bytes != present.kv_block_bytes) {
+    return fail(ErrorCode::invalid, "model '{}': other weights are another model", spec.name);
+  }
+  if (spec.targets.first_token <= Nanos{0} || spec.targets.between_tokens <= Nanos{0} || !(spec.weight > 0)) {
+    return fail(ErrorCode::invalid, "model '{}': targets and weight are to be above zero", spec.name);
+  }
+  models_[id].spec = spec;
+  admission_.remove_model(id);
+  admission_.add_model(id, spec);
+  Moment m{now, out};
+  settle(m);
+  return {};
+}
+
 Status Scheduler::remove_model(ModelId id, TimePoint now, Actions& out) {
   if (id >= models_.size() || !models_[id].present)
     return fail(ErrorCode::not_found, "there is no model {}", id);
@@ -303,6 +321,20 @@ void Scheduler::kv_arrived(RequestId id, TimePoint now, Actions& out) {
     }
     mark(*home);
   }
+  settle(m);
+}
+
+void Scheduler::kv_lost(RequestId id, TimePoint now, Actions& out) {
+  Request* request = find_request(id);
+  if (!request || request->phase != Phase::decoding) return;
+  Moment m{now, out};
+  for (const InstanceId place : {request->kv, request->home}) {
+    if (Instance* instance = find(place)) {
+      erase_value(instance->in_job, request);
+      mark(*instance);
+    }
+  }
+  restart(*request, m);
   settle(m);
 }
 

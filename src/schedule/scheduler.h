@@ -82,6 +82,7 @@ class Scheduler : public Policy {
 
   Status add_model(ModelId id, const ModelSpec& spec, TimePoint now, Actions& out) final;
   Status remove_model(ModelId id, TimePoint now, Actions& out) final;
+  Status update_model(ModelId id, const ModelSpec& spec, TimePoint now, Actions& out) final;
   Status instance_up(InstanceId id, const InstanceSpec& spec, TimePoint now, Actions& out) final;
   void instance_down(InstanceId id, TimePoint now, Actions& out) final;
   void arrived(const RequestSpec& request, TimePoint now, Actions& out) final;
@@ -91,6 +92,7 @@ class Scheduler : public Policy {
   void stepped(InstanceId instance, std::span<const Progress> progress, TimePoint now, Actions& out) final;
   void turn_ended(InstanceId instance, TimePoint now, Actions& out) final;
   void kv_arrived(RequestId request, TimePoint now, Actions& out) final;
+  void kv_lost(RequestId request, TimePoint now, Actions& out) final;
   void cancelled(RequestId request, TimePoint now, Actions& out) final;
   void wake(TimePoint now, Actions& out) final;
   std::optional<TimePoint> next_wake() const override { return std::nullopt; }

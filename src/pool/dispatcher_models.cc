@@ -1,0 +1,357 @@
+// The catalogue: models come, are prepared, fail, change and go while the pool runs.
+#include <algorithm>
+#include <ctime>
+
+#include "base/log.h"
+#include "memory/block_pool.h"
+#include "model/kv_layout.h"
+#include "model/runtime.h"
+#include "pool/dispatcher.h"
+
+namespace switchyard::pool {
+namespace {
+
+constexpr Nanos kFirstPause = std::chrono::seconds(1);
+constexpr Nanos kLongestPause = std::chrono::minutes(5);
+
+}  // namespace
+
+Dispatcher::Model* Dispatcher::find_model(std::string_view id) {
+  Model* found = nullptr;
+  for (const auto& model : models_) {
+    // One that is on its way out may have a successor of the same name.
+    if (!model->gone && model->settings.id == id) found = model.get();
+  }
+  return found;
+}
+
+const Dispatcher::Model* Dispatcher::find_model(std::string_view id) const {
+  return const_cast<Dispatcher*>(this)->find_model(id);
+}
+
+Status Dispatcher::check_new(const ModelSettings& settings) const {
+  if (auto valid = validate(settings); !valid) return valid;
+  const Model* same = find_model(settings.id);
+  if (same != nullptr && same->state != ModelState::removing)
+    return fail(ErrorCode::exhausted, "there is a model '{}' already", settings.id);
+  const auto present = std::ranges::count_if(models_, [](const auto& model) { return !model->gone; });
+  if (static_cast<std::size_t>(present) >= kMaxModels || models_.size() >= schedule::kMaxId)
+    return fail(ErrorCode::exhausted, "{} models are the most that a pool has", kMaxModels);
+  return {};
+}
+
+Dispatcher::Model& Dispatcher::enter(const ModelSettings& settings) {
+  models_.push_back(std::make_unique<Model>());
+  Model& model = *models_.back();
+  model.settings = settings;
+  model.id = static_cast<ModelId>(models_.size() - 1);
+  model.created = std::time(nullptr);
+  ++version_;
+  return model;
+}
+
+Status Dispatcher::add_opened_model(const ModelSettings& settings,
+                                    std::shared_ptr<const model::ModelImage> image) {
+  const std::lock_guard lock(mutex_);
+  if (auto valid = check_new(settings); !valid) return valid;
+  Model& model = enter(settings);
+  const Status served = begin_serving(model, std::move(image));
+  if (!served) model_failed(model, served.error());
+  settle();
+  return served;
+}
+
+Status Dispatcher::add_failed_model(const ModelSettings& settings, const Error& why) {
+  const std::lock_guard lock(mutex_);
+  if (auto valid = check_new(settings); !valid) return valid;
+  model_failed(enter(settings), why);
+  return {};
+}
+
+Status Dispatcher::add_model(const ModelSettings& settings) {
+  const std::lock_guard lock(mutex_);
+  if (down_) return tl::unexpected<Error>(down_reason_);
+  if (auto valid = check_new(settings); !valid) return valid;
+  prepare(enter(settings));
+  log::info("model '{}' is added from {}", settings.id, settings.path.string());
+  return {};
+}
+
+void Dispatcher::prepare(Model& model) {
+  model.state = ModelState::preparing;
+  model.detail = "it is being prepared";
+  ++version_;
+  const auto weak = std::weak_ptr<bool>(alive_);
+  cache_.open(
+      model.settings.path,
+      [this, weak, id = model.id](Result<std::shared_ptr<const model::ModelImage>> image) {
+        const auto alive = weak.lock();
+        if (!alive) return;
+        {
+          const std::lock_guard lock(mutex_);
+          opened(id, std::move(image));
+          settle();
+        }
+        notify_lost();
+      },
+      [this, weak, id = model.id](std::uint64_t done, std::uint64_t total) {
+        const auto alive = weak.lock();
+        if (!alive || total == 0) return;
+        const std::lock_guard lock(mutex_);
+        models_[id]->detail = fmt::format("it is being prepared, {} %", 100 * done / total);
+      });
+}
+
+void Dispatcher::opened(ModelId id, Result<std::shared_ptr<const model::ModelImage>> image) {
+  Model& model = *models_[id];
+  if (down_ || model.gone || model.state != ModelState::preparing) return;
+  const Status served = image ? begin_serving(model, *std::move(image)) : Status(pass(image.error()));
+  if (!served) return model_failed(model, served.error());
+  log::info("model '{}' is ready", model.settings.id);
+}
+
+schedule::ModelSpec Dispatcher::spec_of(const Model& model) const {
+  const std::uint64_t bytes = model.image->bytes().size();
+  return {.name = model.settings.id,
+          // A berth holds one model, however small; `static` counts bytes.
+          .weight_bytes = options_.policy == schedule::PolicyKind::fixed ? options_.berth_bytes : bytes,
+          .kv_block_bytes = block_charge(options_.slab_bytes, model.block_bytes),
+          .targets = model.settings.targets,
+          .weight = model.settings.weight,
+          .pinned = model.settings.pinned,
+          .max_waiting = model.settings.max_waiting,
+          .rate = model.settings.rate};
+}
+
+// What does not fit is said at once.
+Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::ModelImage> image) {
+  const model::ModelConfig& config = image->config();
+  const model::KvLayout layout = model::kv_layout(config);
+  const std::uint64_t bytes = image->bytes().size();
+  if (bytes > options_.berth_bytes) {
+    return fail(ErrorCode::out_of_range,
+                "its weights of {} MiB do not fit a berth of {} MiB; set berth_memory and start again",
+                (bytes >> 20) + 1, options_.berth_bytes >> 20);
+  }
+  if (layout.block_bytes() > options_.slab_bytes) {
+    return fail(ErrorCode::out_of_range,
+                "its KV blocks of {} KiB do not fit slabs of {} KiB; start the server with this model",
+                layout.block_bytes() >> 10, options_.slab_bytes >> 10);
+  }
+  const std::uint64_t charge = block_charge(options_.slab_bytes, layout.block_bytes());
+  const std::uint64_t slabs = options_.kv_bytes / options_.slab_bytes;
+  // As the policy reckons: one block more than the tokens need, and one to grow into; a slab for what other
+  // shapes leave unused.
+  const std::uint64_t blocks = (slabs - std::min<std::uint64_t>(slabs / 4, 1)) * options_.slab_bytes / charge;
+  std::uint64_t context = blocks > 3 ? (blocks - 3) * model::kBlockTokens : 0;
+  context = std::min<std::uint64_t>(context, config.context);
+  if (model.settings.context != 0) context = std::min<std::uint64_t>(context, model.settings.context);
+  if (context == 0) {
+    return fail(ErrorCode::out_of_range, "KV memory of {} MiB holds no request of it; give more kv_memory",
+                options_.kv_bytes >> 20);
+  }
+  model.image = std::move(image);
+  model.context = static_cast<std::uint32_t>(context);
+  model.shape = {.layers = layout.layers, .block_tokens = model::kBlockTokens,
+                 .layer_bytes = layout.layer_bytes()};
+  model.block_bytes = layout.block_bytes();
+  costs_.add_model(model.id, bytes, layout.block_bytes() / model::kBlockTokens);
+  if (auto added = policy_->add_model(model.id, spec_of(model), monotonic_now(), actions_); !added)
+    return added;
+  model.known = true;
+  model.state = ModelState::ready;
+  model.detail.clear();
+  ++version_;
+  return {};
+}
+
+// A breaker: nobody is let in for a while, then it is tried again when somebody asks.
+void Dispatcher::model_failed(Model& model, const Error& why) {
+  log::error("model '{}': {}", model.settings.id, why.message);
+  if (model.state == ModelState::removing) {
+    fail_requests(model.id, why, false);
+    return;
+  }
+  model.state = ModelState::failed;
+  model.detail = why.message;
+  model.pause = model.pause == Nanos{} ? kFirstPause : std::min(2 * model.pause, kLongestPause);
+  model.retry_at = monotonic_now() + model.pause;
+  ++version_;
+  fail_requests(model.id, why, false);
+}
+
+Status Dispatcher::remove_model(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  Model* model = find_model(id);
+  if (model == nullptr) return fail(ErrorCode::not_found, "there is no model '{}'", id);
+  const Status removed = remove_locked(*model);
+  settle();
+  return removed;
+}
+
+Status Dispatcher::remove_locked(Model& model) {
+  model.state = ModelState::removing;
+  model.detail = "it is being removed";
+  ++version_;
+  log::info("model '{}' is removed", model.settings.id);
+  remove_if_idle(model);
+  return {};
+}
+
+void Dispatcher::remove_if_idle(Model& model) {
+  if (model.state != ModelState::removing || model.gone || model.waiting + model.running > 0) return;
+  if (model.known && !policy_->remove_model(model.id, monotonic_now(), actions_))
+    return;  // something of it is still on instances; tick() comes back
+  model.gone = true;
+  for (auto& [name, instance] : instances_) {
+    if (instance.resident.erase(model.id) > 0) send(instance, EvictModel{model.id});
+  }
+  if (model.image) cache_.forget(model.image->hash());
+  model.image.reset();
+  ++version_;
+}
+
+Status Dispatcher::load_model(const std::string& id) {
+  {
+    const std::lock_guard lock(mutex_);
+    Model* model = find_model(id);
+    if (model == nullptr || model->state == ModelState::removing)
+      return fail(ErrorCode::not_found, "there is no model '{}'", id);
+    if (model->state == ModelState::preparing) return {};
+    if (model->state == ModelState::failed) {
+      model->retry_at = {};
+      if (!model->known) {
+        prepare(*model);
+        return {};
+      }
+      model->state = ModelState::ready;
+      ++version_;
+    }
+  }
+  // One token of one prompt brings it wherever it is needed.
+  class Nobody final : public GenerationSink {
+    void on_token(const model::SampledToken&) override {}
+    void on_end(const GenerationEnd&) override {}
+  };
+  auto asked = submit({.model = id, .prompt = {0, 0}, .sampling = {.temperature = 0}, .max_tokens = 2},
+                      std::make_shared<Nobody>());
+  if (!asked) return tl::unexpected<Error>(asked.error().error);
+  return {};
+}
+
+Status Dispatcher::set_settings(Model& model, const ModelSettings& settings) {
+  const ModelSettings before = std::exchange(model.settings, settings);
+  if (!model.known) return {};
+  const auto changed = policy_->update_model(model.id, spec_of(model), monotonic_now(), actions_);
+  if (!changed) model.settings = before;
+  ++version_;
+  return changed;
+}
+
+Status Dispatcher::pin_model(const std::string& id, bool pinned) {
+  {
+    const std::lock_guard lock(mutex_);
+    Model* model = find_model(id);
+    if (model == nullptr) return fail(ErrorCode::not_found, "there is no model '{}'", id);
+    if (model->settings.pinned == pinned) return {};
+    const auto others = std::ranges::count_if(
+        models_, [](const auto& each) { return !each->gone && each->settings.pinned; });
+    if (pinned && static_cast<std::uint64_t>(others) + 1 >= options_.berths) {
+      return fail(ErrorCode::exhausted,
+                  "{} models are pinned; one of the {} berths has to stay free for the others", others,
+                  options_.berths);
+    }
+    ModelSettings settings = model->settings;
+    settings.pinned = pinned;
+    if (auto set = set_settings(*model, settings); !set) return set;
+    settle();
+  }
+  return pinned ? load_model(id) : Status{};
+}
+
+Result<CatalogueChange> Dispatcher::replace(const std::vector<ModelSettings>& wanted) {
+  const std::lock_guard lock(mutex_);
+  if (down_) return tl::unexpected<Error>(down_reason_);
+  std::size_t pinned = 0;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (auto valid = validate(wanted[i]); !valid) return fail_at(wanted[i].id, valid.error());
+    pinned += wanted[i].pinned ? 1 : 0;
+    for (std::size_t j = 0; j < i; ++j) {
+      if (wanted[i].id == wanted[j].id)
+        return fail(ErrorCode::invalid, "model '{}' is listed twice", wanted[i].id);
+    }
+  }
+  if (pinned >= options_.berths && pinned < wanted.size()) {
+    return fail(ErrorCode::invalid, "{} models are pinned; with {} berths at most {} can be", pinned,
+                options_.berths, options_.berths - 1);
+  }
+  CatalogueChange change;
+  const std::size_t before = models_.size();
+  for (std::size_t i = 0; i < before; ++i) {
+    Model& model = *models_[i];
+    if (model.gone || model.state == ModelState::removing) continue;
+    const auto same = std::ranges::find(wanted, model.settings.id, &ModelSettings::id);
+    if (same != wanted.end() && same->path == model.settings.path) {
+      if (*same == model.settings) continue;
+      const std::string id = model.settings.id;
+      if (auto set = set_settings(model, *same); !set) return fail_at(id, set.error());
+      change.changed.push_back(id);
+    } else {
+      if (same == wanted.end()) change.removed.push_back(model.settings.id);
+      (void)remove_locked(model);
+    }
+  }
+  for (const ModelSettings& settings : wanted) {
+    const auto present = std::ranges::any_of(models_, [&](const auto& model) {
+      return !model->gone && model->state != ModelState::removing && model->settings.id == settings.id;
+    });
+    if (present) continue;
+    prepare(enter(settings));
+    change.added.push_back(settings.id);
+  }
+  settle();
+  return change;
+}
+
+std::vector<ModelSettings> Dispatcher::settings() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<ModelSettings> result;
+  for (const auto& model : models_) {
+    if (!model->gone && model->state != ModelState::removing) result.push_back(model->settings);
+  }
+  return result;
+}
+
+std::vector<ServedModel> Dispatcher::models() const {
+  const std::lock_guard lock(mutex_);
+  const TimePoint now = monotonic_now();
+  std::vector<ServedModel> result;
+  for (const auto& model : models_) {
+    if (model->gone) continue;
+    ServedModel served{.id = model->settings.id,
+                       .image = model->image,
+                       .context = model->context,
+                       .created = model->created,
+                       .state = model->state,
+                       .detail = model->detail,
+                       .retry_after = model->state == ModelState::failed
+                                          ? std::max(Nanos{}, model->retry_at - now)
+                                          : Nanos{},
+                       .pinned = model->settings.pinned,
+                       .resident_on = {},
+                       .waiting = model->waiting,
+                       .running = model->running};
+    for (const auto& [name, instance] : instances_) {
+      if (instance.resident.contains(model->id)) served.resident_on.push_back(name);
+    }
+    result.push_back(std::move(served));
+  }
+  return result;
+}
+
+std::uint64_t Dispatcher::models_version() const {
+  const std::lock_guard lock(mutex_);
+  return version_;
+}
+
+}  // namespace switchyard::pool
