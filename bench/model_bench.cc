@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <span>
 #include <thread>
 
@@ -158,11 +157,11 @@ class Bench {
     const std::uint32_t context = *std::max_element(options_.contexts.begin(), options_.contexts.end()) + 1;
     const std::uint32_t blocks = std::max(model::KvLayout::blocks_for(longest_),
                                           largest_batch_ * model::KvLayout::blocks_for(context));
-    bytes_.resize(blocks * layout_.block_bytes() + 64);
+    const std::uint64_t units = block_units(layout_.block_bytes());
+    bytes_.resize(blocks * units * kBlockUnit + 64);
     const auto misaligned = reinterpret_cast<std::uintptr_t>(bytes_.data()) % 64;
-    pool_ = std::span(bytes_).subspan(64 - misaligned, blocks * layout_.block_bytes());
-    blocks_.resize(blocks);
-    std::iota(blocks_.begin(), blocks_.end(), 0u);
+    pool_ = std::span(bytes_).subspan(64 - misaligned, blocks * units * kBlockUnit);
+    for (std::uint32_t i = 0; i < blocks; ++i) blocks_.push_back(static_cast<BlockId>(i * units));
     tokens_.resize(longest_);
     for (std::size_t i = 0; i < tokens_.size(); ++i) {
       tokens_[i] = static_cast<std::int32_t>(i * 7919 % image_->config().vocab);
@@ -220,7 +219,7 @@ class Bench {
   std::uint32_t longest_ = 1;
   std::vector<std::byte> bytes_;
   std::span<std::byte> pool_;
-  std::vector<std::uint32_t> blocks_;
+  std::vector<BlockId> blocks_;
   std::vector<std::int32_t> tokens_;
   std::vector<float> logits_;
   std::unique_ptr<model::Runtime> runtime_;

@@ -29,6 +29,9 @@ using Progress = std::function<void(std::uint64_t, std::uint64_t)>;
 constexpr std::uint32_t kVectorEntry = 0;
 constexpr std::uint32_t kMatrixEntry = 16;
 
+// What kernels read lies at multiples of this.
+constexpr std::size_t kVectorAlignment = 64;
+
 constexpr std::uint32_t kMinimumFlag = 1;
 constexpr std::uint32_t kWideFlag = 2;
 constexpr std::uint32_t kInterleavedFlag = 4;
@@ -71,42 +74,61 @@ Result<PackedMatrix> to_matrix(const ImageEntry& entry, std::span<const std::byt
   return matrix;
 }
 
-class MappedImage final : public ModelImage {
+// Bytes of an image, wherever they lie.
+class PackedImage final : public ModelImage {
  public:
-  static Result<std::shared_ptr<const ModelImage>> open(const fs::path& path) {
-    auto file = ImageFile::open(path);
-    if (!file) return fail_at(path.string(), file.error());
-    if ((*file)->description().layout_version != kPackedLayoutVersion) {
-      return fail(ErrorCode::unsupported, "{}: layout version {}; this program reads {}: make it anew",
-                  path.string(), (*file)->description().layout_version, kPackedLayoutVersion);
+  static Result<std::shared_ptr<const ModelImage>> of(Result<std::shared_ptr<const ImageFile>> loaded) {
+    if (!loaded) return pass(loaded.error());
+    const std::shared_ptr<const ImageFile> file = *std::move(loaded);
+    if (file->description().layout_version != kPackedLayoutVersion) {
+      return fail(ErrorCode::unsupported, "layout version {}; this program reads {}: make it anew",
+                  file->description().layout_version, kPackedLayoutVersion);
     }
-    return std::shared_ptr<const ModelImage>(new MappedImage(std::move(*file)));
+    return std::make_shared<PackedImage>(file->contents(), file->data(), file->file(), file);
+  }
+  static Result<std::shared_ptr<const ModelImage>> open(const fs::path& path) {
+    auto image = of(ImageFile::open(path));
+    if (!image) return fail_at(path.string(), image.error());
+    return image;
   }
 
-  const ModelConfig& config() const override { return file_->description().config; }
-  std::span<const std::byte> tokenizer() const override { return file_->description().tokenizer; }
-  std::string_view hash() const override { return file_->description().source_hash; }
-  std::span<const std::byte> bytes() const override { return file_->data(); }
+  // `keep` is held as long as the bytes are needed.
+  PackedImage(std::shared_ptr<const ImageContents> contents, std::span<const std::byte> data,
+              std::span<const std::byte> file, std::shared_ptr<const void> keep)
+      : contents_(std::move(contents)), data_(data), file_(file), keep_(std::move(keep)) {}
+
+  const ModelConfig& config() const override { return contents_->description().config; }
+  std::span<const std::byte> tokenizer() const override { return contents_->description().tokenizer; }
+  std::string_view hash() const override { return contents_->description().source_hash; }
+  std::span<const std::byte> bytes() const override { return data_; }
+  std::span<const std::byte> file() const override { return file_; }
+
+  std::shared_ptr<const ModelImage> placed_at(std::span<const std::byte> bytes) const override {
+    if (bytes.size() < data_.size()) return nullptr;
+    return std::make_shared<PackedImage>(contents_, bytes.first(data_.size()), std::span<const std::byte>(),
+                                         nullptr);
+  }
 
   Result<PackedMatrix> matrix(std::string_view name) const override {
-    const ImageEntry* entry = file_->find(name);
+    const ImageEntry* entry = contents_->find(name);
     if (entry == nullptr) return fail(ErrorCode::not_found, "the image has no matrix '{}'", name);
-    return to_matrix(*entry, file_->data(*entry));
+    return to_matrix(*entry, data_.subspan(entry->offset, entry->bytes));
   }
 
   Result<std::span<const float>> vector(std::string_view name) const override {
-    const ImageEntry* entry = file_->find(name);
+    const ImageEntry* entry = contents_->find(name);
     if (entry == nullptr || entry->format != kVectorEntry) {
       return fail(ErrorCode::not_found, "the image has no vector '{}'", name);
     }
-    const std::span<const std::byte> run = file_->data(*entry);
+    const std::span<const std::byte> run = data_.subspan(entry->offset, entry->bytes);
     return std::span(reinterpret_cast<const float*>(run.data()), run.size() / sizeof(float));
   }
 
  private:
-  explicit MappedImage(std::shared_ptr<const ImageFile> file) : file_(std::move(file)) {}
-
-  std::shared_ptr<const ImageFile> file_;
+  std::shared_ptr<const ImageContents> contents_;
+  std::span<const std::byte> data_;
+  std::span<const std::byte> file_;
+  std::shared_ptr<const void> keep_;
 };
 
 // The name of an image: of its checkpoint and the layout's version.
@@ -189,20 +211,29 @@ bool is_as_written(const fs::path& image) {
 }  // namespace
 
 Result<std::shared_ptr<const ModelImage>> ModelImage::open(const fs::path& path, const Progress& progress) {
-  if (path.extension() == ".image") return MappedImage::open(path);
+  if (path.extension() == ".image") return PackedImage::open(path);
   auto checkpoint_hash = hash_checkpoint(path, HashOptions::with_default_cache());
   if (!checkpoint_hash) return pass(checkpoint_hash.error());
   const std::string hash = image_hash(*checkpoint_hash);
   const fs::path target = cache_directory() / "images" / (hash + ".image");
   if (is_as_written(target)) {
-    if (auto image = MappedImage::open(target); image) return image;
+    if (auto image = PackedImage::open(target); image) return image;
   }
   auto checkpoint = Checkpoint::open(path);
   if (!checkpoint) return pass(checkpoint.error());
   log::info("preparing {} ({}) for this program; needed once", path.string(), (*checkpoint)->format());
   if (auto status = write_image(**checkpoint, hash, target, progress); !status) return pass(status.error());
   if (auto status = note_as_written(target); !status) return pass(status.error());
-  return MappedImage::open(target);
+  return PackedImage::open(target);
+}
+
+Result<std::shared_ptr<const ModelImage>> ModelImage::parse(std::span<const std::byte> file,
+                                                            std::shared_ptr<const void> keep) {
+  if (reinterpret_cast<std::uintptr_t>(file.data()) % kVectorAlignment != 0) {
+    return fail(ErrorCode::invalid, "the model image lies in memory that is not aligned to {} bytes",
+                kVectorAlignment);
+  }
+  return PackedImage::of(ImageFile::parse(file, std::move(keep)));
 }
 
 }  // namespace switchyard::model

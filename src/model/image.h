@@ -30,8 +30,8 @@ class ModelImage {
   static Result<std::shared_ptr<const ModelImage>> open(
       const std::filesystem::path& path,
       const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});
-  // An image file that lies in memory. `keep` is held as long as the image needs the bytes. Costs the reading
-  // of its index. Errors: corrupt, unsupported.
+  // An image file that lies in memory, 64-byte aligned. `keep` is held as long as the image needs the bytes.
+  // Costs the reading of its index. Errors: invalid (not aligned), corrupt, unsupported.
   static Result<std::shared_ptr<const ModelImage>> parse(std::span<const std::byte> file,
                                                          std::shared_ptr<const void> keep = {});
   virtual ~ModelImage() = default;
@@ -47,10 +47,11 @@ class ModelImage {
   virtual Result<std::span<const float>> vector(std::string_view name) const = 0;
   // The whole run of bytes, for copies into a berth and for the memory floor of benchmarks.
   virtual std::span<const std::byte> bytes() const = 0;
-  // The whole image file, as parse() takes it.
+  // The whole image file, as parse() takes it; empty where only the bytes were placed somewhere.
   virtual std::span<const std::byte> file() const = 0;
   // The same image whose bytes() were copied to `bytes`, as into a berth; they may still be on their way. It
-  // does not hold on to this one's bytes. `bytes` is 64-byte aligned and outlives the result.
+  // does not hold on to this one's bytes. `bytes` is 64-byte aligned, as long as bytes() at least, and
+  // outlives the result. nullptr: too short.
   virtual std::shared_ptr<const ModelImage> placed_at(std::span<const std::byte> bytes) const = 0;
 };
 

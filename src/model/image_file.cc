@@ -11,7 +11,9 @@ namespace {
 
 class LoadedImage final : public ImageFile {
  public:
-  explicit LoadedImage(MappedFile mapping = {}) : mapping_(std::move(mapping)) {}
+  LoadedImage() = default;
+  explicit LoadedImage(MappedFile mapping) : mapping_(std::move(mapping)) {}
+  explicit LoadedImage(std::shared_ptr<const void> keep) : keep_(std::move(keep)) {}
 
   Status load(std::span<const std::byte> file) {
     const auto header = parse_image_header(file);
@@ -22,12 +24,10 @@ class LoadedImage final : public ImageFile {
     if (hash.finish() != header->index_hash) return fail(ErrorCode::corrupt, "the image's index is damaged");
     auto index = parse_image_index(index_bytes, header->data_bytes);
     if (!index) return pass(index.error());
-    description_ = std::move(index->description);
-    entries_ = std::move(index->entries);
-    for (std::size_t i = 0; i < entries_.size(); ++i) by_name_.emplace(entries_[i].name, i);
+    contents_ = std::make_shared<ImageContents>(std::move(index->description), std::move(index->entries));
     data_ = file.subspan(kImageAlignment, header->data_bytes);
     data_hash_ = header->data_hash;
-    file_bytes_ = file.size();
+    file_ = file;
     return {};
   }
 
@@ -35,9 +35,20 @@ class LoadedImage final : public ImageFile {
 
  private:
   MappedFile mapping_;
+  std::shared_ptr<const void> keep_;
 };
 
 }  // namespace
+
+ImageContents::ImageContents(ImageDescription description, std::vector<ImageEntry> entries)
+    : description_(std::move(description)), entries_(std::move(entries)) {
+  for (std::size_t i = 0; i < entries_.size(); ++i) by_name_.emplace(entries_[i].name, i);
+}
+
+const ImageEntry* ImageContents::find(std::string_view name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : &entries_[found->second];
+}
 
 Result<std::shared_ptr<const ImageFile>> ImageFile::open(const std::filesystem::path& path) {
   auto mapping = MappedFile::open(path);
@@ -48,15 +59,11 @@ Result<std::shared_ptr<const ImageFile>> ImageFile::open(const std::filesystem::
   return image;
 }
 
-Result<std::shared_ptr<const ImageFile>> ImageFile::parse(std::span<const std::byte> bytes) {
-  auto image = std::make_shared<LoadedImage>();
+Result<std::shared_ptr<const ImageFile>> ImageFile::parse(std::span<const std::byte> bytes,
+                                                          std::shared_ptr<const void> keep) {
+  auto image = std::make_shared<LoadedImage>(std::move(keep));
   if (auto status = image->load(bytes); !status) return pass(status.error());
   return image;
-}
-
-const ImageEntry* ImageFile::find(std::string_view name) const {
-  const auto found = by_name_.find(name);
-  return found == by_name_.end() ? nullptr : &entries_[found->second];
 }
 
 Status ImageFile::verify(const std::function<void(std::uint64_t, std::uint64_t)>& progress) const {

@@ -75,23 +75,43 @@ class ImageWriter {
   virtual std::uint64_t size() const = 0;
 };
 
+// What an index holds: of any number of copies of the data. Immutable; any thread.
+class ImageContents {
+ public:
+  // Entries as they stand in the index, names once each.
+  ImageContents(ImageDescription description, std::vector<ImageEntry> entries);
+  ImageContents(const ImageContents&) = delete;
+  ImageContents& operator=(const ImageContents&) = delete;
+
+  const ImageDescription& description() const { return description_; }
+  const std::vector<ImageEntry>& entries() const { return entries_; }
+  const ImageEntry* find(std::string_view name) const;  // nullptr: none
+
+ private:
+  const ImageDescription description_;
+  const std::vector<ImageEntry> entries_;
+  std::map<std::string_view, std::size_t> by_name_;
+};
+
 class ImageFile {
  public:
   // Maps the file and checks header, index and every bound; the data is not read. Errors: not_found, corrupt
   // (truncated, changed: make it anew), unsupported (another version of the container), io.
   static Result<std::shared_ptr<const ImageFile>> open(const std::filesystem::path& path);
-  // The same of bytes in memory that outlive the result; for tests and images that came over the network.
-  static Result<std::shared_ptr<const ImageFile>> parse(std::span<const std::byte> bytes);
+  // The same of bytes in memory that outlive the result, or that `keep` keeps.
+  static Result<std::shared_ptr<const ImageFile>> parse(std::span<const std::byte> bytes,
+                                                        std::shared_ptr<const void> keep = {});
   virtual ~ImageFile() = default;
 
-  const ImageDescription& description() const { return description_; }
-  const std::vector<ImageEntry>& entries() const { return entries_; }  // as written
-  const ImageEntry* find(std::string_view name) const;                 // nullptr: none
-  std::span<const std::byte> data() const { return data_; }            // all entries, page-aligned
+  const std::shared_ptr<const ImageContents>& contents() const { return contents_; }
+  const ImageDescription& description() const { return contents_->description(); }
+  const std::vector<ImageEntry>& entries() const { return contents_->entries(); }  // as written
+  const ImageEntry* find(std::string_view name) const { return contents_->find(name); }
+  std::span<const std::byte> data() const { return data_; }  // all entries, at kImageAlignment of the file
   std::span<const std::byte> data(const ImageEntry& entry) const {
     return data_.subspan(entry.offset, entry.bytes);
   }
-  std::uint64_t file_bytes() const { return file_bytes_; }
+  std::span<const std::byte> file() const { return file_; }  // header, data and index
 
   // Reads all data and compares its SHA-256. Errors: corrupt.
   Status verify(const std::function<void(std::uint64_t, std::uint64_t)>& progress = {}) const;
@@ -99,12 +119,10 @@ class ImageFile {
  protected:
   ImageFile() = default;
 
-  ImageDescription description_;
-  std::vector<ImageEntry> entries_;
-  std::map<std::string_view, std::size_t> by_name_;
+  std::shared_ptr<const ImageContents> contents_;
   std::span<const std::byte> data_;
+  std::span<const std::byte> file_;
   std::array<std::uint8_t, 32> data_hash_{};
-  std::uint64_t file_bytes_ = 0;
 };
 
 }  // namespace switchyard::model

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstddef>
 #include <numbers>
+#include <utility>
 
 namespace switchyard::model {
 namespace {
@@ -69,15 +70,25 @@ SineCosine sine_cosine(double angle) {
 }
 
 RopeTable::RopeTable(std::span<const float> frequencies, std::uint32_t positions)
-    : half_(static_cast<std::uint32_t>(frequencies.size())), values_(std::size_t{positions} * 2 * half_) {
-  for (std::uint32_t position = 0; position < positions; ++position) {
-    float* row = values_.data() + std::size_t{position} * 2 * half_;
-    for (std::uint32_t i = 0; i < half_; ++i) {
-      // The product of a position and a float is exact in double.
-      const SineCosine at = sine_cosine(static_cast<double>(position) * static_cast<double>(frequencies[i]));
-      row[i] = static_cast<float>(at.cosine);
-      row[half_ + i] = static_cast<float>(at.sine);
+    : half_(static_cast<std::uint32_t>(frequencies.size())),
+      frequencies_(frequencies.begin(), frequencies.end()) {
+  grow(positions);
+}
+
+void RopeTable::grow(std::uint32_t positions) {
+  while (runs_.size() * kRun < positions) {
+    const auto first = static_cast<double>(runs_.size() * kRun);
+    std::vector<float> run(std::size_t{kRun} * 2 * half_);
+    for (std::uint32_t i = 0; i < kRun; ++i) {
+      float* row = run.data() + std::size_t{i} * 2 * half_;
+      for (std::uint32_t pair = 0; pair < half_; ++pair) {
+        // The product of a position and a float is exact in double.
+        const SineCosine at = sine_cosine((first + i) * static_cast<double>(frequencies_[pair]));
+        row[pair] = static_cast<float>(at.cosine);
+        row[half_ + pair] = static_cast<float>(at.sine);
+      }
     }
+    runs_.push_back(std::move(run));
   }
 }
 

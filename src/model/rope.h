@@ -1,7 +1,7 @@
 // Cosines and sines of rotary position embeddings (Su et al. 2021; half-split pairs, as Hugging Face).
 //
-// Computed once, in double precision by arithmetic alone, so that every machine has the same bits. Immutable;
-// any thread.
+// Computed once, in double precision by arithmetic alone, so that every machine has the same bits. A table
+// grows as positions are asked for (about 40 ns each pair); any thread may read while none lets it grow.
 #pragma once
 
 #include <cstdint>
@@ -27,15 +27,21 @@ class RopeTable {
  public:
   RopeTable(std::span<const float> frequencies, std::uint32_t positions);
 
+  // Has at least so many positions from then on. What is there stays where it is.
+  void grow(std::uint32_t positions);
+
   const float* cosines(std::uint32_t position) const {
-    return values_.data() + std::size_t{position} * 2 * half_;
+    return runs_[position / kRun].data() + std::size_t{position % kRun} * 2 * half_;
   }
   const float* sines(std::uint32_t position) const { return cosines(position) + half_; }
   std::uint32_t half() const { return half_; }
 
  private:
+  static constexpr std::uint32_t kRun = 256;  // positions that are computed together
+
   std::uint32_t half_;
-  std::vector<float> values_;  // [position][cosines, sines]
+  std::vector<float> frequencies_;
+  std::vector<std::vector<float>> runs_;  // [position / kRun][position % kRun][cosines, sines]
 };
 
 }  // namespace switchyard::model

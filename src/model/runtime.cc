@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
+#include <new>
 #include <utility>
 
 #include "base/thread_team.h"
 #include "model/cpu/kernels.h"
+#include "model/cpu_workspace.h"
 #include "model/packed_matrix.h"
 #include "model/rope.h"
 #include "model/runtime_buffers.h"
@@ -25,14 +26,17 @@ constexpr std::size_t kPartialFloats = std::size_t{1} << 20;
 struct Private {
   Activations normed;  // kFewRows rows
   Activations sums;    // kFewRows rows; only the sums are used
-  AlignedFloats attention;
-  AlignedFloats partial;
+  float* attention = nullptr;
+  float* partial = nullptr;
 };
+
+// Whole cache lines.
+constexpr std::size_t whole_lines(std::size_t floats) { return (floats + 15) / 16 * 16; }
 
 class CpuRuntime final : public Runtime {
  public:
   CpuRuntime(std::shared_ptr<const ModelImage> image, RuntimeWeights weights, std::span<std::byte> pool,
-             const RuntimeOptions& options, std::uint32_t threads)
+             const RuntimeOptions& options, std::shared_ptr<CpuWorkspace> workspace)
       : image_(std::move(image)),
         config_(image_->config()),
         layout_(model::kv_layout(config_)),
@@ -40,28 +44,38 @@ class CpuRuntime final : public Runtime {
         pool_(pool.data()),
         kernels_(cpu::best_kernels()),
         limits_(make_limits(pool.size(), options)),
-        rope_(rope_frequencies(config_, weights_.rope_factors), limits_.positions),
+        workspace_(std::move(workspace)),
+        team_(workspace_->team()),
+        user_(workspace_->join()),
+        rope_(workspace_->rope(rope_frequencies(config_, weights_.rope_factors))),
         plan_(options.max_rows, options.max_logit_rows),
         x_(options.max_rows, config_.hidden),
         normed_(options.max_rows, config_.hidden),
         qkv_(options.max_rows, (config_.heads + 2 * config_.kv_heads) * config_.head_dim),
         attended_(options.max_rows, config_.heads * config_.head_dim),
         gate_up_(options.max_rows, interleaved() ? 0 : 2 * gate_columns()),
-        active_(options.max_rows, config_.intermediate),
-        partial_(kPartialFloats),
-        team_(threads) {
-    for (std::uint32_t member = 0; member < threads; ++member) {
-      const std::uint32_t widest =
-          std::max({config_.hidden, config_.heads * config_.head_dim, config_.intermediate});
-      privates_.push_back({Activations(kFewRows, config_.hidden), Activations(kFewRows, widest),
-                           AlignedFloats(cpu::attention_scratch_floats(config_.head_dim)),
-                           AlignedFloats(cpu::kAttentionQueries * partial_stride())});
+        active_(options.max_rows, config_.intermediate) {
+    const std::uint32_t widest =
+        std::max({config_.hidden, config_.heads * config_.head_dim, config_.intermediate});
+    privates_.resize(team_.size(), {Activations(kFewRows, config_.hidden), Activations(kFewRows, widest)});
+    std::size_t shared = kPartialFloats;
+    for (const Activations* each : {&x_, &normed_, &qkv_, &attended_, &gate_up_, &active_}) {
+      shared += each->floats();
     }
+    const Private& own = privates_.front();
+    workspace_->reserve(shared, own.normed.floats() + own.sums.floats() + attention_floats() +
+                                    cpu::kAttentionQueries * partial_stride());
   }
 
   Status step(std::span<const Chunk> chunks, std::span<float> logits, const LayerDone& layer_done) override {
     if (auto status = plan_.fill(chunks, logits.size(), limits_); !status) return status;
     if (plan_.rows.empty()) return {};
+    try {
+      rope_->grow(plan_.positions);
+    } catch (const std::bad_alloc&) {
+      return fail(ErrorCode::exhausted, "no memory for the rotations of {} positions", plan_.positions);
+    }
+    if (workspace_->take_turn(user_)) place_buffers();
     logits_ = logits.data();
     layer_done_ = &layer_done;
     team_.run([this](std::uint32_t member) { run(member); });
@@ -73,14 +87,42 @@ class CpuRuntime final : public Runtime {
 
  private:
   StepPlan::Limits make_limits(std::size_t pool_bytes, const RuntimeOptions& options) const {
-    const std::size_t blocks = pool_bytes / layout_.block_bytes();
+    const std::size_t blocks = pool_bytes / (block_units(layout_.block_bytes()) * kBlockUnit);
     return {.config = &config_,
-            .kv_blocks = static_cast<std::uint32_t>(blocks),
+            .pool_bytes = pool_bytes,
+            .block_bytes = layout_.block_bytes(),
             .positions =
                 static_cast<std::uint32_t>(std::min<std::size_t>(config_.context, blocks * kBlockTokens)),
             .max_rows = options.max_rows,
             .max_logit_rows = options.max_logit_rows,
             .tile_rows = std::max(1u, cpu::kAttentionQueries / group())};
+  }
+
+  std::size_t attention_floats() const {
+    return whole_lines(cpu::attention_scratch_floats(config_.head_dim));
+  }
+
+  // Another runtime has computed in the workspace, or it has grown.
+  void place_buffers() {
+    float* at = workspace_->shared();
+    for (Activations* each : {&x_, &normed_, &qkv_, &attended_, &gate_up_, &active_}) {
+      each->place(at);
+      at += each->floats();
+    }
+    partial_ = at;
+    if (!interleaved()) {
+      // Padding of the two parts becomes padding of their product.
+      gate_up_.clear(config_.intermediate, gate_columns());
+      gate_up_.clear(gate_columns() + config_.intermediate, 2 * gate_columns());
+    }
+    for (std::uint32_t member = 0; member < team_.size(); ++member) {
+      Private& own = privates_[member];
+      at = workspace_->own(member);
+      own.normed.place(at);
+      own.sums.place(at += own.normed.floats());
+      own.attention = at += own.sums.floats();
+      own.partial = at + attention_floats();
+    }
   }
 
   std::uint32_t group() const { return config_.heads / config_.kv_heads; }
@@ -218,14 +260,14 @@ class CpuRuntime final : public Runtime {
       std::uint32_t head = item % heads;
       float* values = qkv_.row(item / heads) + std::size_t{head} * config_.head_dim;
       if (head < config_.heads + config_.kv_heads) {
-        kernels_.rotate(values, rope_.cosines(row.position), rope_.sines(row.position), rope_.half());
+        kernels_.rotate(values, rope_->cosines(row.position), rope_->sines(row.position), rope_->half());
       }
       if (head < config_.heads) continue;
       head -= config_.heads;
       const std::size_t offset = head < config_.kv_heads
                                      ? layout_.key_offset(layer, head)
                                      : layout_.value_offset(layer, head - config_.kv_heads);
-      std::byte* to = pool_ + row.block * layout_.block_bytes() + offset +
+      std::byte* to = pool_ + block_offset(row.block) + offset +
                       std::size_t{row.position % kBlockTokens} * config_.head_dim * layout_.element_bytes;
       kernels_.store_half(values, to, config_.head_dim);
     }
@@ -254,12 +296,12 @@ class CpuRuntime final : public Runtime {
     task.position = tile.position;
     task.scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
     task.pool = pool_;
-    task.block_bytes = layout_.block_bytes();
+    task.block_stride = kBlockUnit;
     task.key_offset = layout_.key_offset(layer, kv_head);
     task.value_offset = layout_.value_offset(layer, kv_head);
     task.blocks = tile.blocks;
     task.partial_stride = partial_stride();
-    task.scratch = privates_[member].attention.data();
+    task.scratch = privates_[member].attention;
     return task;
   }
 
@@ -279,7 +321,7 @@ class CpuRuntime final : public Runtime {
       const std::uint32_t kv_head = item % config_.kv_heads;
       cpu::AttentionTask task = attention_task(member, layer, tile, kv_head);
       task.last_segment = tile.segments();
-      task.partial = privates_[member].partial.data();
+      task.partial = privates_[member].partial;
       kernels_.attend(task);
       for (std::uint32_t query = 0; query < tile.rows * group(); ++query) {
         kernels_.finish_attention(
@@ -315,7 +357,7 @@ class CpuRuntime final : public Runtime {
           cpu::AttentionTask task = attention_task(member, layer, tile, kv_head);
           task.first_segment = segment;
           task.last_segment = segment + 1;
-          task.partial = partial_.data() + slot * stride + kv_head * group() * partial_stride();
+          task.partial = partial_ + slot * stride + kv_head * group() * partial_stride();
           kernels_.attend(task);
         }
       }
@@ -324,7 +366,7 @@ class CpuRuntime final : public Runtime {
     slot = 0;
     for (const AttentionTile& tile : tiles) {
       for (std::uint32_t head = member; head < config_.heads; head += team_.size()) {
-        float* first = partial_.data() + slot * stride + head * partial_stride();
+        float* first = partial_ + slot * stride + head * partial_stride();
         for (std::uint32_t segment = 1; segment < tile.segments(); ++segment) {
           kernels_.merge(first, first + segment * stride, config_.head_dim);
         }
@@ -362,22 +404,26 @@ class CpuRuntime final : public Runtime {
   std::byte* pool_;
   const cpu::Kernels& kernels_;
   StepPlan::Limits limits_;
-  RopeTable rope_;
+
+  std::shared_ptr<CpuWorkspace> workspace_;
+  ThreadTeam& team_;
+  const std::uint64_t user_;  // of the workspace
+  std::shared_ptr<RopeTable> rope_;
 
   StepPlan plan_;
   std::uint32_t rows_ = 0;  // of the products; fewer than the step's in the last layer
   float* logits_ = nullptr;
   const LayerDone* layer_done_ = nullptr;
 
+  // In the workspace, where place_buffers() put them.
   Activations x_;         // the residual stream
   Activations normed_;    // input of qkv and gate_up
   Activations qkv_;       // queries, keys and values side by side
   Activations attended_;  // input of attention_output
   Activations gate_up_;   // only where the two cannot be multiplied as one
   Activations active_;    // input of down
-  AlignedFloats partial_;
+  float* partial_ = nullptr;
   std::vector<Private> privates_;
-  ThreadTeam team_;
 };
 
 }  // namespace
@@ -387,8 +433,8 @@ KvLayout kv_layout(const ModelConfig& config) {
 }
 
 Result<std::unique_ptr<Runtime>> Runtime::create(std::shared_ptr<const ModelImage> image,
-                                                 std::span<std::byte> kv_pool,
-                                                 const RuntimeOptions& options) {
+                                                 std::span<std::byte> kv_pool, const RuntimeOptions& options,
+                                                 std::shared_ptr<RuntimeWorkspace> workspace) {
   if (image == nullptr) return fail(ErrorCode::invalid, "a runtime needs a model image");
   const ModelConfig& config = image->config();
   if (config.head_dim == 0 || config.head_dim % 16 != 0 || config.head_dim > 256) {
@@ -400,10 +446,9 @@ Result<std::unique_ptr<Runtime>> Runtime::create(std::shared_ptr<const ModelImag
     return fail(ErrorCode::unsupported, "{} heads on {} KV heads", config.heads, config.kv_heads);
   }
   const KvLayout layout = model::kv_layout(config);
-  if (kv_pool.size() < layout.block_bytes() || kv_pool.size() % layout.block_bytes() != 0) {
-    return fail(ErrorCode::invalid,
-                "a KV pool of {} bytes; at least one block of {} bytes, and whole ones, are needed",
-                kv_pool.size(), layout.block_bytes());
+  if (kv_pool.size() < block_units(layout.block_bytes()) * kBlockUnit) {
+    return fail(ErrorCode::invalid, "a KV pool of {} bytes holds no block of {} bytes", kv_pool.size(),
+                layout.block_bytes());
   }
   if (reinterpret_cast<std::uintptr_t>(kv_pool.data()) % 64 != 0) {
     return fail(ErrorCode::invalid, "the KV pool is not aligned to 64 bytes");
@@ -415,13 +460,19 @@ Result<std::unique_ptr<Runtime>> Runtime::create(std::shared_ptr<const ModelImag
   }
   auto weights = RuntimeWeights::find(*image);
   if (!weights) return pass(weights.error());
-  const std::uint32_t threads =
-      options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  if (workspace == nullptr) {
+    auto own = RuntimeWorkspace::create(options.threads);
+    if (!own) return pass(own.error());
+    workspace = *std::move(own);
+  }
+  auto cpu_workspace = std::dynamic_pointer_cast<CpuWorkspace>(std::move(workspace));
+  if (cpu_workspace == nullptr) return fail(ErrorCode::invalid, "the workspace is not one of the CPU");
   try {
-    return std::make_unique<CpuRuntime>(std::move(image), std::move(*weights), kv_pool, options, threads);
+    return std::make_unique<CpuRuntime>(std::move(image), std::move(*weights), kv_pool, options,
+                                        std::move(cpu_workspace));
   } catch (const std::exception& error) {
-    return fail(ErrorCode::exhausted, "no memory or threads for a runtime of {} rows and {} threads: {}",
-                options.max_rows, threads, error.what());
+    return fail(ErrorCode::exhausted, "no memory for a runtime of {} rows: {}", options.max_rows,
+                error.what());
   }
 }
 

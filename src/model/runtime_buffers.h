@@ -1,7 +1,8 @@
-// Memory that one runtime computes in: taken once, zeroed, aligned for vectors. Not thread-safe by itself;
-// the runtime's phases decide who writes what.
+// Memory that runtimes compute in. AlignedFloats owns it, Activations says how rows lie in it. Not
+// thread-safe by itself; the runtime's phases decide who writes what.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -10,6 +11,7 @@
 
 namespace switchyard::model {
 
+// Zeroed, aligned for vectors.
 class AlignedFloats {
  public:
   AlignedFloats() = default;
@@ -32,29 +34,44 @@ class AlignedFloats {
 
 // [rows][columns] of activations: columns padded with zeros to what products read, and rows a cache line
 // further apart than that, so that a power of two of columns does not put all rows into one set of the cache.
-// With the sums of groups of 32 columns, which weights with minimums need.
+// With the sums of groups of 32 columns, which weights with minimums need. The memory is somebody else's.
 class Activations {
  public:
   Activations() = default;
   Activations(std::uint32_t rows, std::uint32_t columns)
-      : columns_((columns + 31) / 32 * 32),
-        stride_(columns_ + 16),
-        sums_stride_((groups() + 15) / 16 * 16),
-        values_(std::size_t{rows} * stride_),
-        sums_(std::size_t{rows} * sums_stride_) {}
+      : rows_(rows),
+        columns_(columns),
+        padded_((columns + 31) / 32 * 32),
+        stride_(padded_ + 16),
+        sums_stride_((groups() + 15) / 16 * 16) {}
 
-  float* row(std::uint32_t row) { return values_.data() + row * stride_; }
-  float* sums(std::uint32_t row) { return sums_.data() + row * sums_stride_; }
-  std::uint32_t groups() const { return columns_ / 32; }
+  // Floats that it takes; whole cache lines.
+  std::size_t floats() const { return std::size_t{rows_} * (stride_ + sums_stride_); }
+  // Lies at `at` from now on, whose floats may be anything: the padding becomes zeros.
+  void place(float* at) {
+    values_ = at;
+    sums_ = at + std::size_t{rows_} * stride_;
+    clear(columns_, padded_);
+  }
+  // Zeros in these columns of all rows.
+  void clear(std::uint32_t first, std::uint32_t last) {
+    for (std::uint32_t i = 0; first < last && i < rows_; ++i) std::fill(row(i) + first, row(i) + last, 0.0f);
+  }
+
+  float* row(std::uint32_t row) { return values_ + row * stride_; }
+  float* sums(std::uint32_t row) { return sums_ + row * sums_stride_; }
+  std::uint32_t groups() const { return padded_ / 32; }
   std::size_t stride() const { return stride_; }
   std::size_t sums_stride() const { return sums_stride_; }
 
  private:
+  std::uint32_t rows_ = 0;
   std::uint32_t columns_ = 0;
+  std::uint32_t padded_ = 0;
   std::size_t stride_ = 0;
   std::size_t sums_stride_ = 0;
-  AlignedFloats values_;
-  AlignedFloats sums_;
+  float* values_ = nullptr;
+  float* sums_ = nullptr;
 };
 
 }  // namespace switchyard::model

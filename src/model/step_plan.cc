@@ -20,9 +20,10 @@ Status check(std::size_t index, const Chunk& chunk, const StepPlan::Limits& limi
                 KvLayout::blocks_for(static_cast<std::uint32_t>(end)));
   }
   for (std::size_t i = 0; i < KvLayout::blocks_for(static_cast<std::uint32_t>(end)); ++i) {
-    if (chunk.blocks[i] >= limits.kv_blocks) {
-      return fail(ErrorCode::invalid, "chunk {} names block {}; the pool has {}", index, chunk.blocks[i],
-                  limits.kv_blocks);
+    if (block_offset(chunk.blocks[i]) > limits.pool_bytes - limits.block_bytes) {
+      return fail(ErrorCode::invalid, "chunk {} names block {} ({} bytes at {}); the pool has {} bytes",
+                  index, chunk.blocks[i], limits.block_bytes, block_offset(chunk.blocks[i]),
+                  limits.pool_bytes);
     }
   }
   for (const std::int32_t token : chunk.tokens) {
@@ -72,9 +73,11 @@ Status StepPlan::fill(std::span<const Chunk> chunks, std::size_t logits, const L
   tiles.clear();
   last_tiles.clear();
   logit_rows.clear();
+  positions = 0;
   for (const Chunk& chunk : chunks) {
     const auto first = static_cast<std::uint32_t>(rows.size());
     const auto count = static_cast<std::uint32_t>(chunk.tokens.size());
+    positions = std::max(positions, chunk.position + count);
     for (std::uint32_t i = 0; i < count; ++i) {
       const std::uint32_t position = chunk.position + i;
       rows.push_back({chunk.tokens[i], position, chunk.blocks[position / kBlockTokens]});

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "memory/block_pool.h"
 #include "model/config.h"
 #include "model/kv_layout.h"
 #include "model/runtime.h"
@@ -18,12 +19,12 @@ namespace switchyard::model {
 struct StepRow {
   std::int32_t token = 0;
   std::uint32_t position = 0;
-  std::uint32_t block = 0;  // of the pool, that takes the row's keys and values
+  BlockId block = 0;  // that takes the row's keys and values
 };
 
 // Consecutive rows of one chunk.
 struct AttentionTile {
-  const std::uint32_t* blocks = nullptr;
+  const BlockId* blocks = nullptr;
   std::uint32_t first_row = 0;  // where q is
   std::uint32_t out_row = 0;    // where the result goes
   std::uint32_t rows = 0;
@@ -38,12 +39,14 @@ struct StepPlan {
   // The last layer computes nothing but keys and values for rows whose logits nobody wants.
   std::vector<AttentionTile> last_tiles;
   std::vector<std::uint32_t> logit_rows;  // ascending
+  std::uint32_t positions = 0;            // above all of the step
 
   StepPlan(std::uint32_t max_rows, std::uint32_t max_logit_rows);
 
   struct Limits {
     const ModelConfig* config = nullptr;
-    std::uint32_t kv_blocks = 0;
+    std::uint64_t pool_bytes = 0;
+    std::uint64_t block_bytes = 0;
     std::uint32_t positions = 0;
     std::uint32_t max_rows = 0;
     std::uint32_t max_logit_rows = 0;

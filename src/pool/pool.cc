@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "base/log.h"
+#include "memory/block_pool.h"
 #include "model/image.h"
 #include "model/kv_layout.h"
 #include "model/runtime.h"
@@ -42,9 +43,11 @@ std::vector<Supervisor::Process> processes_of(const PoolConfig& config, const st
 
 // Longest sequence that an instance's KV memory holds.
 std::uint32_t served_context(const PoolConfig& config, const model::ModelConfig& model) {
-  const std::uint64_t blocks = config.kv_bytes / model::kv_layout(model).block_bytes();
-  return static_cast<std::uint32_t>(
-      std::min<std::uint64_t>(model.context, blocks / 16 * 16 * model::kBlockTokens));
+  const std::size_t block_bytes = model::kv_layout(model).block_bytes();
+  const std::uint64_t slab_bytes = choose_slab_bytes({&block_bytes, 1}, config.kv_bytes);
+  const std::uint64_t blocks =
+      config.kv_bytes / slab_bytes * (slab_bytes / kBlockUnit / block_units(block_bytes));
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(model.context, blocks * model::kBlockTokens));
 }
 
 }  // namespace

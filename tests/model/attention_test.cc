@@ -61,7 +61,7 @@ struct Paged {
     task.position = first;
     task.scale = 1.0f / std::sqrt(static_cast<float>(dim));
     task.pool = pool.data();
-    task.block_bytes = layout.block_bytes();
+    task.block_stride = layout.block_bytes();
     task.key_offset = layout.key_offset(1, 1);
     task.value_offset = layout.value_offset(1, 1);
     task.blocks = blocks.data();

@@ -83,7 +83,7 @@ TEST(ImageFile, WhatIsWrittenIsRead) {
   EXPECT_EQ((*image)->find("empty")->bytes, 0u);
   EXPECT_EQ((*image)->find("none"), nullptr);
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>((*image)->data().data()) % kImageAlignment, 0u);
-  EXPECT_EQ((*image)->file_bytes(), fs::file_size(path));
+  EXPECT_EQ((*image)->file().size(), fs::file_size(path));
   std::uint64_t verified = 0;
   EXPECT_TRUE((*image)->verify([&](std::uint64_t done, std::uint64_t) { verified = done; }));
   EXPECT_EQ(verified, (*image)->data().size());

@@ -2,13 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "memory/arena.h"
 #include "model/image_plan.h"
 #include "model/memory_image.h"
 #include "model/packed_matrix.h"
@@ -98,6 +101,75 @@ TEST_F(Image, HoldsWhatThePlanPacks) {
   EXPECT_FALSE((*image)->matrix("nothing"));
   EXPECT_FALSE((*image)->vector("embedding"));
   EXPECT_FALSE((*image)->matrix("output_norm"));
+}
+
+// A copy of the bytes at an aligned place.
+struct AlignedCopy {
+  explicit AlignedCopy(std::span<const std::byte> from) : memory(*Arena::create(from.size())) {
+    std::memcpy(memory.base(), from.data(), from.size());
+  }
+  std::span<const std::byte> bytes(std::size_t count) const { return memory.span().first(count); }
+  Arena memory;
+};
+
+TEST_F(Image, IsParsedFromMemory) {
+  const fs::path path = folder_ / "tiny.gguf";
+  write_tiny_gguf(path, tiny());
+  const auto image = *ModelImage::open(path);
+  EXPECT_EQ(image->file().size(), fs::file_size(images().front()));
+  const std::size_t size = image->file().size();
+  auto copy = std::make_shared<AlignedCopy>(image->file());
+  const std::weak_ptr<AlignedCopy> watched = copy;
+  auto parsed = ModelImage::parse(copy->bytes(size), copy);
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  copy.reset();
+  EXPECT_FALSE(watched.expired());
+  EXPECT_EQ((*parsed)->hash(), image->hash());
+  EXPECT_EQ((*parsed)->config(), image->config());
+  EXPECT_TRUE(std::ranges::equal((*parsed)->tokenizer(), image->tokenizer()));
+  EXPECT_TRUE(std::ranges::equal((*parsed)->file(), image->file()));
+  EXPECT_TRUE(std::ranges::equal((*parsed)->matrix("embedding")->bytes, image->matrix("embedding")->bytes));
+  EXPECT_TRUE(std::ranges::equal(*(*parsed)->vector("output_norm"), *image->vector("output_norm")));
+  parsed = fail(ErrorCode::cancelled, "done");
+  EXPECT_TRUE(watched.expired());
+}
+
+TEST_F(Image, MemoryThatHoldsNoImageIsRefused) {
+  const fs::path path = folder_ / "tiny.gguf";
+  write_tiny_gguf(path, tiny());
+  const auto image = *ModelImage::open(path);
+  const std::size_t size = image->file().size();
+  AlignedCopy copy(image->file());
+  EXPECT_EQ(ModelImage::parse(copy.bytes(size).subspan(8)).error().code, ErrorCode::invalid);
+  EXPECT_EQ(ModelImage::parse(copy.bytes(size - 1)).error().code, ErrorCode::corrupt);
+  EXPECT_EQ(ModelImage::parse({}).error().code, ErrorCode::corrupt);
+  copy.memory.base()[9] ^= std::byte{1};
+  EXPECT_EQ(ModelImage::parse(copy.bytes(size)).error().code, ErrorCode::corrupt);
+}
+
+TEST_F(Image, IsPlacedWithoutHoldingOnToWhereItWas) {
+  const fs::path path = folder_ / "tiny.gguf";
+  write_tiny_gguf(path, tiny());
+  const auto image = *ModelImage::open(path);
+  auto copy = std::make_shared<AlignedCopy>(image->file());
+  const std::weak_ptr<AlignedCopy> watched = copy;
+  const auto file = copy->bytes(image->file().size());
+  auto parsed = *ModelImage::parse(file, std::exchange(copy, nullptr));
+  auto berth = *Arena::create(image->bytes().size() + 4096);
+  EXPECT_EQ(parsed->placed_at(berth.span().first(image->bytes().size() - 1)), nullptr);
+  const auto placed = parsed->placed_at(berth.span());
+  ASSERT_NE(placed, nullptr);
+  const std::string hash(parsed->hash());
+  parsed.reset();
+  EXPECT_TRUE(watched.expired());
+  std::memcpy(berth.base(), image->bytes().data(), image->bytes().size());  // may come later
+  EXPECT_EQ(placed->hash(), hash);
+  EXPECT_TRUE(placed->file().empty());
+  EXPECT_EQ(placed->bytes().data(), berth.base());
+  EXPECT_EQ(placed->bytes().size(), image->bytes().size());
+  EXPECT_TRUE(std::ranges::equal(placed->matrix("embedding")->bytes, image->matrix("embedding")->bytes));
+  EXPECT_TRUE(std::ranges::equal(*placed->vector("output_norm"), *image->vector("output_norm")));
+  EXPECT_TRUE(std::ranges::equal(placed->tokenizer(), image->tokenizer()));
 }
 
 TEST_F(Image, OtherBytesMakeAnotherImage) {

@@ -34,6 +34,8 @@ class MemoryImage final : public ModelImage {
   std::span<const std::byte> tokenizer() const override { return {}; }
   std::string_view hash() const override { return "memory"; }
   std::span<const std::byte> bytes() const override { return {}; }
+  std::span<const std::byte> file() const override { return {}; }
+  std::shared_ptr<const ModelImage> placed_at(std::span<const std::byte>) const override { return nullptr; }
 
   Result<PackedMatrix> matrix(std::string_view name) const override {
     const auto at = matrices_.find(name);

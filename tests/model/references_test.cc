@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -29,15 +28,13 @@ nlohmann::json read_references(const std::string& name) {
 class Forced {
  public:
   explicit Forced(std::shared_ptr<const ModelImage> image)
-      : layout_(kv_layout(image->config())), bytes_(kBlocks * layout_.block_bytes() + 64) {
+      : layout_(kv_layout(image->config())), bytes_(pool_bytes() + 64) {
     const auto misaligned = reinterpret_cast<std::uintptr_t>(bytes_.data()) % 64;
-    auto runtime = Runtime::create(
-        std::move(image), std::span(bytes_).subspan(64 - misaligned, kBlocks * layout_.block_bytes()),
-        {.threads = 2, .max_rows = kRows, .max_logit_rows = kRows});
+    auto runtime = Runtime::create(std::move(image), std::span(bytes_).subspan(64 - misaligned, pool_bytes()),
+                                   {.threads = 2, .max_rows = kRows, .max_logit_rows = kRows});
     EXPECT_TRUE(runtime) << runtime.error().message;
     runtime_ = std::move(*runtime);
-    blocks_.resize(kBlocks);
-    std::iota(blocks_.begin(), blocks_.end(), 0u);
+    for (std::uint32_t i = 0; i < kBlocks; ++i) blocks_.push_back(i * units());
   }
 
   template <class F>
@@ -61,11 +58,14 @@ class Forced {
   }
 
  private:
+  BlockId units() const { return static_cast<BlockId>(block_units(layout_.block_bytes())); }
+  std::size_t pool_bytes() const { return kBlocks * block_offset(units()); }
+
   static constexpr std::uint32_t kRows = 64;
   static constexpr std::uint32_t kBlocks = 96;
   KvLayout layout_;
   std::vector<std::byte> bytes_;
-  std::vector<std::uint32_t> blocks_;
+  std::vector<BlockId> blocks_;
   std::unique_ptr<Runtime> runtime_;
 };
 

@@ -45,12 +45,12 @@ std::shared_ptr<const ModelImage> real_image() {
 class Instance {
  public:
   Instance(std::shared_ptr<const ModelImage> image, const RuntimeOptions& options, std::uint32_t blocks = 64,
-           const char* isa = nullptr)
-      : layout_(kv_layout(image->config())), bytes_(blocks * layout_.block_bytes() + 64, std::byte{0xff}) {
+           const char* isa = nullptr, std::shared_ptr<RuntimeWorkspace> workspace = {})
+      : layout_(kv_layout(image->config())), bytes_(blocks * block_stride() + 64, std::byte{0xff}) {
     const auto misaligned = reinterpret_cast<std::uintptr_t>(bytes_.data()) % 64;
-    pool_ = std::span(bytes_).subspan(64 - misaligned, blocks * layout_.block_bytes());
+    pool_ = std::span(bytes_).subspan(64 - misaligned, blocks * block_stride());
     if (isa != nullptr) ::setenv("SWITCHYARD_ISA", isa, 1);
-    auto runtime = Runtime::create(std::move(image), pool_, options);
+    auto runtime = Runtime::create(std::move(image), pool_, options, std::move(workspace));
     if (isa != nullptr) ::unsetenv("SWITCHYARD_ISA");
     EXPECT_TRUE(runtime) << runtime.error().message;
     runtime_ = std::move(*runtime);
@@ -59,15 +59,24 @@ class Instance {
   Runtime& runtime() { return *runtime_; }
   std::span<std::byte> pool() { return pool_; }
   std::uint32_t vocab() const { return runtime_->config().vocab; }
+  // Bytes from a block to its neighbour.
+  std::size_t block_stride() const { return block_units(layout_.block_bytes()) * kBlockUnit; }
+  std::vector<BlockId> ids(std::span<const std::uint32_t> blocks) const {
+    std::vector<BlockId> ids;
+    for (const std::uint32_t block : blocks)
+      ids.push_back(static_cast<BlockId>(block * block_units(layout_.block_bytes())));
+    return ids;
+  }
 
   // Computes tokens [position, position + count) of a request in chunks of `size`; logits of the last one.
   std::vector<float> feed(std::span<const std::int32_t> tokens, std::span<const std::uint32_t> blocks,
                           std::uint32_t size, std::uint32_t position = 0) {
     std::vector<float> logits(vocab());
+    const std::vector<BlockId> places = ids(blocks);
     while (position < tokens.size()) {
       const auto count = std::min<std::uint32_t>(size, static_cast<std::uint32_t>(tokens.size()) - position);
       const Chunk chunk{
-          .tokens = tokens.subspan(position, count), .position = position, .blocks = blocks, .logits = true};
+          .tokens = tokens.subspan(position, count), .position = position, .blocks = places, .logits = true};
       const Status status = runtime_->step({&chunk, 1}, logits);
       EXPECT_TRUE(status) << status.error().message;
       position += count;
@@ -169,7 +178,7 @@ TEST(Runtime, BatchMatesDoNotChangeABit) {
   }
   std::vector<std::uint32_t> done(9);
   std::vector<std::vector<std::uint32_t>> blocks;
-  for (std::uint32_t i = 0; i < 9; ++i) blocks.push_back(blocks_from(7 * i, 7, true));
+  for (std::uint32_t i = 0; i < 9; ++i) blocks.push_back(batch.ids(blocks_from(7 * i, 7, true)));
   std::vector<std::vector<float>> results(9);
   for (std::uint32_t step = 0; std::any_of(results.begin(), results.end(), [](auto& r) { return r.empty(); });
        ++step) {
@@ -208,11 +217,12 @@ TEST(Runtime, LayerDoneMeansTheLayersKeysAndValuesAreInThePool) {
   Instance watched(image, {.threads = 2}, 8);
   std::vector<std::uint32_t> layers;
   std::vector<float> logits(watched.vocab());
-  const Chunk chunk{.tokens = tokens, .blocks = blocks};
+  const std::vector<BlockId> ids = watched.ids(blocks);
+  const Chunk chunk{.tokens = tokens, .blocks = ids};
   const auto check = [&](std::uint32_t layer) {
     layers.push_back(layer);
     for (const std::uint32_t block : blocks) {
-      const std::size_t at = block * layout.block_bytes() + layout.key_offset(layer, 0);
+      const std::size_t at = block * watched.block_stride() + layout.key_offset(layer, 0);
       EXPECT_EQ(0, std::memcmp(watched.pool().data() + at, whole.pool().data() + at, layout.layer_bytes()));
     }
   };
@@ -229,7 +239,7 @@ TEST(Runtime, KeysAndValuesMayComeFromElsewhere) {
   const auto from = blocks_from(0, 7);
   const auto to = blocks_from(20, 7, true);
   prefill.feed(std::span(tokens).first(100), from, 512);
-  const std::size_t size = prefill.runtime().kv_layout().block_bytes();
+  const std::size_t size = prefill.block_stride();
   for (std::size_t i = 0; i < 7; ++i) {
     std::memcpy(decode.pool().data() + to[i] * size, prefill.pool().data() + from[i] * size, size);
   }
@@ -240,7 +250,7 @@ TEST(Runtime, RefusesWhatMakesNoSenseAndComputesNothing) {
   const auto image = image_of(llama());
   Instance instance(image, {.threads = 1, .max_rows = 32, .max_logit_rows = 2}, 8);
   const auto tokens = some_tokens(33, image->config().vocab);
-  const auto blocks = blocks_from(0, 3);
+  const auto blocks = instance.ids(blocks_from(0, 3));
   std::vector<float> logits(2 * instance.vocab());
   const std::vector<std::byte> before(instance.pool().begin(), instance.pool().end());
   const auto refuses = [&](std::vector<Chunk> chunks, std::span<float> out, const char* why) {
@@ -254,11 +264,11 @@ TEST(Runtime, RefusesWhatMakesNoSenseAndComputesNothing) {
   const Chunk good{.tokens = all.first(5), .blocks = blocks, .logits = true};
   const std::vector<std::int32_t> bad_token{0, static_cast<std::int32_t>(instance.vocab())};
   const std::vector<std::int32_t> negative{-1};
-  const std::vector<std::uint32_t> bad_block{8};
+  const std::vector<BlockId> bad_block{instance.ids(blocks_from(7, 1)).front() + 1};
   refuses({{.tokens = {}, .blocks = blocks}}, logits, "no tokens");
   refuses({{.tokens = bad_token, .blocks = blocks}}, logits, "the vocabulary has");
   refuses({{.tokens = negative, .blocks = blocks}}, logits, "the vocabulary has");
-  refuses({{.tokens = all.first(5), .blocks = bad_block}}, logits, "the pool has 8");
+  refuses({{.tokens = all.first(5), .blocks = bad_block}}, logits, "the pool has");
   refuses({{.tokens = all.first(20), .blocks = std::span(blocks).first(1)}}, logits, "need 2");
   refuses({{.tokens = all.first(1), .position = 127, .blocks = blocks}}, logits, "need 8");
   refuses({{.tokens = all.first(2), .position = 127, .blocks = blocks}}, logits, "positions");
@@ -273,19 +283,21 @@ TEST(Runtime, RefusesWhatMakesNoSenseAndComputesNothing) {
 TEST(Runtime, CreationChecksItsArguments) {
   const auto image = image_of(llama());
   const KvLayout layout = kv_layout(image->config());
-  std::vector<std::byte> bytes(4 * layout.block_bytes() + 128);
+  const std::size_t block = block_units(layout.block_bytes()) * kBlockUnit;
+  std::vector<std::byte> bytes(4 * block + 128);
   std::byte* aligned = bytes.data() + (64 - reinterpret_cast<std::uintptr_t>(bytes.data()) % 64);
   const auto code = [&](std::shared_ptr<const ModelImage> from, std::span<std::byte> pool,
                         RuntimeOptions options) {
     const auto runtime = Runtime::create(std::move(from), pool, options);
     return runtime ? std::string("none") : std::string(to_string(runtime.error().code));
   };
-  const std::span<std::byte> pool(aligned, 4 * layout.block_bytes());
+  const std::span<std::byte> pool(aligned, 4 * block);
   EXPECT_EQ(code(image, pool, {.threads = 1}), "none");
   EXPECT_EQ(code(nullptr, pool, {.threads = 1}), "invalid");
   EXPECT_EQ(code(image, {}, {.threads = 1}), "invalid");
-  EXPECT_EQ(code(image, pool.first(pool.size() - 1), {.threads = 1}), "invalid");
-  EXPECT_EQ(code(image, {aligned + 1, layout.block_bytes()}, {.threads = 1}), "invalid");
+  EXPECT_EQ(code(image, pool.first(pool.size() - 1), {.threads = 1}), "none");
+  EXPECT_EQ(code(image, pool.first(block - 1), {.threads = 1}), "invalid");
+  EXPECT_EQ(code(image, {aligned + 1, block}, {.threads = 1}), "invalid");
   EXPECT_EQ(code(image, pool, {.threads = 1, .max_rows = 0}), "invalid");
   TinyModel odd = llama(DType::f32);
   odd.config.head_dim = 24;

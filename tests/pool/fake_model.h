@@ -41,6 +41,10 @@ class FakeImage final : public model::ModelImage {
     return fail(ErrorCode::not_found, "fake");
   }
   std::span<const std::byte> bytes() const override { return {}; }
+  std::span<const std::byte> file() const override { return {}; }
+  std::shared_ptr<const model::ModelImage> placed_at(std::span<const std::byte>) const override {
+    return std::make_shared<FakeImage>();
+  }
 
  private:
   const model::ModelConfig config_ = fake_config();
@@ -95,8 +99,8 @@ class FakeRuntime final : public model::Runtime {
     return x ^ (x >> 31);
   }
   std::byte* slot(const model::Chunk& chunk, std::uint32_t layer, std::uint32_t position) const {
-    const std::size_t block = chunk.blocks[position / model::kBlockTokens];
-    return pool_.data() + block * layout_.block_bytes() + layout_.key_offset(layer, 0) +
+    return pool_.data() + block_offset(chunk.blocks[position / model::kBlockTokens]) +
+           layout_.key_offset(layer, 0) +
            position % model::kBlockTokens * layout_.head_dim * layout_.element_bytes;
   }
 
@@ -115,10 +119,11 @@ inline Result<std::unique_ptr<model::Runtime>> make_fake_runtime(std::shared_ptr
 inline std::vector<std::int32_t> fake_tokens(const std::vector<std::int32_t>& prompt, std::uint32_t count) {
   const auto layout = model::kv_layout(fake_config());
   const auto blocks_needed = model::KvLayout::blocks_for(static_cast<std::uint32_t>(prompt.size()) + count);
-  std::vector<std::byte> memory(blocks_needed * layout.block_bytes());
+  const auto units = static_cast<BlockId>(block_units(layout.block_bytes()));
+  std::vector<std::byte> memory(blocks_needed * block_offset(units));
   FakeRuntime runtime(memory);
-  std::vector<std::uint32_t> blocks(blocks_needed);
-  for (std::uint32_t i = 0; i < blocks_needed; ++i) blocks[i] = i;
+  std::vector<BlockId> blocks(blocks_needed);
+  for (std::uint32_t i = 0; i < blocks_needed; ++i) blocks[i] = i * units;
   std::vector<float> logits(kFakeVocab);
   std::vector<std::int32_t> output;
   std::vector<std::int32_t> feed = prompt;

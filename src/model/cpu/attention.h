@@ -272,7 +272,7 @@ struct Attention {
   // A head's part of a block is a short run far from the next one's: the CPU does not see it coming.
   void prefetch(std::uint32_t block, std::size_t offset) const {
     if (block > (task.position + task.rows - 1) / kBlock) return;
-    const std::byte* from = task.pool + task.blocks[block] * task.block_bytes + offset;
+    const std::byte* from = task.pool + task.blocks[block] * task.block_stride + offset;
     for (std::size_t line = 0; line < std::size_t{2} * kBlock * task.head_dim; line += 64)
       S::prefetch(from + line);
   }
@@ -289,7 +289,7 @@ struct Attention {
       std::uint32_t blocks = 0;
       for (; blocks < kScoredBlocks && start + blocks * kBlock < stop; ++blocks) {
         const std::uint32_t at = start + blocks * kBlock;
-        const std::byte* block = task.pool + task.blocks[at / kBlock] * task.block_bytes;
+        const std::byte* block = task.pool + task.blocks[at / kBlock] * task.block_stride;
         prefetch(at / kBlock + kScoredBlocks, task.key_offset);
         prefetch(at / kBlock, task.value_offset);
         load_keys<S>(block + task.key_offset, task.head_dim, visible(last, at),
@@ -303,7 +303,7 @@ struct Attention {
       for (std::uint32_t d = 0; d < task.head_dim; ++d) sums[d] = 0;
     }
     for (std::uint32_t start = segment_start; start < stop; start += kBlock) {
-      const std::byte* block = task.pool + task.blocks[start / kBlock] * task.block_bytes;
+      const std::byte* block = task.pool + task.blocks[start / kBlock] * task.block_stride;
       load_values(block + task.value_offset, visible(last, start));
       add_block(start, segment_start);
     }

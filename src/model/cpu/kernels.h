@@ -70,8 +70,8 @@ struct AttentionTask {
   float scale = 1;
 
   const std::byte* pool = nullptr;
-  std::size_t block_bytes = 0;
-  std::size_t key_offset = 0;  // within a block, of this layer and KV head
+  std::size_t block_stride = 0;  // bytes from one block number to the next
+  std::size_t key_offset = 0;    // within a block, of this layer and KV head
   std::size_t value_offset = 0;
   const std::uint32_t* blocks = nullptr;
 
