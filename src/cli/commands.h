@@ -16,6 +16,7 @@ void add_inspect(CLI::App& app, Chosen& chosen);
 void add_doctor(CLI::App& app, Chosen& chosen);
 void add_simulate(CLI::App& app, Chosen& chosen);
 void add_plan(CLI::App& app, Chosen& chosen);
+void add_profile(CLI::App& app, Chosen& chosen);
 void add_bench(CLI::App& app, Chosen& chosen);
 void add_simtest(CLI::App& app, Chosen& chosen);
 // Not for users: what the supervisor starts its instances with.
