@@ -40,13 +40,13 @@ void add_workload_options(CLI::App& command, WorkloadDescription& workload) {
   command.add_option("--rate", workload.rate, "Requests per second of each generated model (default: 0.1)");
 }
 
-void add_generator_options(CLI::App& command, WorkloadDescription& workload) {
+void add_generator_options(CLI::App& command, WorkloadDescription& workload,
+                           const std::string& seconds_help) {
   command.add_option("--input-mean", workload.input_mean,
                      "Generated requests: mean prompt tokens (default: 700)");
   command.add_option("--output-mean", workload.output_mean,
                      "Generated requests: mean tokens to make (default: 290)");
-  command.add_option("--seconds", workload.seconds,
-                     "Generated requests: length of the workload (default: 300)");
+  command.add_option("--seconds", workload.seconds, seconds_help)->check(CLI::Range(0.0, 1e8));
   command.add_option("--seed", workload.seed, "Of generated requests (default: 1)");
 }
 

@@ -40,7 +40,9 @@ void add_target_options(CLI::App& command, PoolDescription& pool);
 // --workload, --generate, --rate.
 void add_workload_options(CLI::App& command, WorkloadDescription& workload);
 // --input-mean, --output-mean, --seconds, --seed.
-void add_generator_options(CLI::App& command, WorkloadDescription& workload);
+void add_generator_options(
+    CLI::App& command, WorkloadDescription& workload,
+    const std::string& seconds_help = "Generated requests: length of the workload (default: 300)");
 
 struct LoadedPool {
   std::vector<simulate::ModelEntry> models;

@@ -10,6 +10,7 @@
 #include "cli/default_model.h"
 #include "cli/pool_description.h"
 #include "cli/terminal.h"
+#include "model/image.h"
 #include "profile_bench.h"
 
 namespace switchyard::cli {

@@ -56,7 +56,7 @@ std::string model_map_yaml(std::span<const ProfiledModel> models, const std::str
   };
   for (const ProfiledModel& model : models) {
     entry(table_name(model.name), model);
-    yaml << YAML::Key << "rate" << YAML::Value << 0.1 << YAML::EndMap;
+    yaml << YAML::Key << "rate" << YAML::Value << "0.1" << YAML::EndMap;
   }
   // Workloads have names of their own: they are taken for the first model.
   if (!models.empty()) {
