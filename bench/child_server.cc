@@ -26,11 +26,11 @@ constexpr std::streamoff kLastWords = 2000;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(1);
   setpgid(0, 0);
+  // A shell that starts something in the background lets it ignore Ctrl-C.
+  for (const int number : {SIGINT, SIGTERM, SIGPIPE}) signal(number, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  // A shell that starts something in the background lets it ignore Ctrl-C.
-  for (const int number : {SIGINT, SIGTERM, SIGPIPE}) signal(number, SIG_DFL);
   const int nothing = open("/dev/null", O_RDONLY);
   if (nothing >= 0) dup2(nothing, STDIN_FILENO);
   dup2(output, STDOUT_FILENO);
@@ -51,8 +51,13 @@ Result<std::unique_ptr<ChildServer>> ChildServer::start(std::vector<std::string>
   for (std::string& argument : command) arguments.push_back(argument.data());
   arguments.push_back(nullptr);
   const pid_t parent = getpid();
+  // A signal that stop() sends at once waits until the child has its own dispositions.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   const pid_t pid = fork();
   if (pid == 0) become(arguments.data(), output, parent);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   close(output);
   if (pid < 0) return fail(ErrorCode::io, "{} cannot be started: {}", command.front(), std::strerror(errno));
   setpgid(pid, pid);  // also here: stop() may come before the child has done it
