@@ -7,35 +7,14 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
-#include <thread>
 
 #include "base/thread_team.h"
 #include "model/cpu/kernels.h"
-#include "model/image.h"
 #include "model/packed_matrix.h"
-#include "model/runtime.h"
-#include "switchyard/time.h"
+#include "step_timer.h"
 
 namespace switchyard::bench {
 namespace {
-
-using model::Chunk;
-
-// Runs `once` until `seconds` have passed, at least three times after one to warm up; the median of its
-// times.
-template <class F>
-Result<double> median_time(double seconds, F&& once) {
-  std::vector<double> times;
-  const TimePoint start = monotonic_now();
-  for (int i = 0; times.size() < 3 || to_seconds(monotonic_now() - start) < seconds; ++i) {
-    const TimePoint before = monotonic_now();
-    if (const Status status = once(); !status) return pass(status.error());
-    if (i > 0) times.push_back(to_seconds(monotonic_now() - before));
-    if (times.size() >= 10000) break;
-  }
-  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
-  return times[times.size() / 2];
-}
 
 // Bytes per second at which the team reads `bytes` bytes that it wrote before.
 double read_bandwidth(ThreadTeam& team, std::size_t bytes, double seconds) {
@@ -108,21 +87,24 @@ class Bench {
   static Result<std::unique_ptr<Bench>> create(const ModelBenchOptions& options) {
     auto image = model::ModelImage::open(options.model);
     if (!image) return pass(image.error());
-    auto bench = std::unique_ptr<Bench>(new Bench(options, std::move(*image)));
-    auto runtime = model::Runtime::create(
-        bench->image_, bench->pool_,
-        {.threads = bench->threads_, .max_rows = bench->longest_, .max_logit_rows = bench->largest_batch_});
-    if (!runtime) return pass(runtime.error());
-    bench->runtime_ = std::move(*runtime);
-    return bench;
+    const std::uint32_t batch = *std::max_element(options.batches.begin(), options.batches.end());
+    const std::uint32_t context = *std::max_element(options.contexts.begin(), options.contexts.end());
+    const std::uint32_t longest = *std::max_element(options.prompts.begin(), options.prompts.end());
+    auto timer = StepTimer::create(*std::move(image), {.threads = options.threads,
+                                                       .longest = longest,
+                                                       .batch = batch,
+                                                       .decode_tokens = decode_tokens(batch, context),
+                                                       .seconds = options.seconds});
+    if (!timer) return pass(timer.error());
+    return std::unique_ptr<Bench>(new Bench(options, *std::move(timer)));
   }
 
   Result<std::vector<Row>> run() {
-    auto work = work_of(*image_);
+    auto work = work_of(image());
     if (!work) return pass(work.error());
     {
-      ThreadTeam team(threads_);
-      bandwidth = read_bandwidth(team, image_->bytes().size(), options_.seconds);
+      ThreadTeam team(threads());
+      bandwidth = read_bandwidth(team, image().bytes().size(), options_.seconds);
       rate = multiply_rate(team, options_.seconds);
     }
     std::vector<Row> rows;
@@ -141,33 +123,14 @@ class Bench {
     return rows;
   }
 
-  std::uint32_t threads() const { return threads_; }
-  const model::ModelImage& image() const { return *image_; }
+  std::uint32_t threads() const { return timer_->threads(); }
+  const model::ModelImage& image() const { return timer_->image(); }
   double bandwidth = 0;  // bytes per second
   double rate = 0;       // multiply-adds per second
 
  private:
-  Bench(const ModelBenchOptions& options, std::shared_ptr<const model::ModelImage> image)
-      : options_(options),
-        image_(std::move(image)),
-        layout_(model::kv_layout(image_->config())),
-        threads_(options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency())) {
-    largest_batch_ = *std::max_element(options_.batches.begin(), options_.batches.end());
-    longest_ = std::max(*std::max_element(options_.prompts.begin(), options_.prompts.end()), largest_batch_);
-    const std::uint32_t context = *std::max_element(options_.contexts.begin(), options_.contexts.end()) + 1;
-    const std::uint32_t blocks = std::max(model::KvLayout::blocks_for(longest_),
-                                          largest_batch_ * model::KvLayout::blocks_for(context));
-    const std::uint64_t units = block_units(layout_.block_bytes());
-    bytes_.resize(blocks * units * kBlockUnit + 64);
-    const auto misaligned = reinterpret_cast<std::uintptr_t>(bytes_.data()) % 64;
-    pool_ = std::span(bytes_).subspan(64 - misaligned, blocks * units * kBlockUnit);
-    for (std::uint32_t i = 0; i < blocks; ++i) blocks_.push_back(static_cast<BlockId>(i * units));
-    tokens_.resize(longest_);
-    for (std::size_t i = 0; i < tokens_.size(); ++i) {
-      tokens_[i] = static_cast<std::int32_t>(i * 7919 % image_->config().vocab);
-    }
-    logits_.resize(std::size_t{largest_batch_} * image_->config().vocab);
-  }
+  Bench(const ModelBenchOptions& options, std::unique_ptr<StepTimer> timer)
+      : options_(options), timer_(std::move(timer)), layout_(model::kv_layout(timer_->image().config())) {}
 
   double kv_bytes(double tokens) const {
     return tokens * static_cast<double>(layout_.block_bytes()) / model::kBlockTokens;
@@ -175,35 +138,24 @@ class Bench {
 
   // Multiply-adds of one row that sees so many tokens.
   double attention(double tokens) const {
-    const model::ModelConfig& config = image_->config();
+    const model::ModelConfig& config = image().config();
     return 2.0 * config.layers * config.heads * config.head_dim * tokens;
   }
 
   Result<Row> prefill(std::uint32_t tokens, const Work& work) {
     std::fprintf(stderr, "prefill of %u tokens\n", tokens);
-    const Chunk chunk{.tokens = std::span(tokens_).first(tokens), .blocks = blocks_, .logits = true};
-    const auto time = median_time(options_.seconds, [&] { return runtime_->step({&chunk, 1}, logits_); });
+    const auto time = timer_->prefill(tokens);
     if (!time) return pass(time.error());
-    const model::ModelConfig& config = image_->config();
+    const model::ModelConfig& config = image().config();
     const double attention =
         2.0 * config.layers * config.heads * config.head_dim * tokens * (tokens + 1.0) / 2;
     const double floor = (tokens * work.layer_products + work.output_products + attention) / rate;
     return Row{"prefill", 1, tokens, tokens / *time, *time * 1e3, floor / *time};
   }
 
-  // Keys and values are whatever is in the pool: their values do not change the time. Zeros are, so that no
-  // number is unusual.
   Result<Row> decode(std::uint32_t batch, std::uint32_t context, const Work& work) {
     std::fprintf(stderr, "decode of %u requests at %u tokens\n", batch, context);
-    const std::uint32_t each = model::KvLayout::blocks_for(context + 1);
-    std::vector<Chunk> chunks;
-    for (std::uint32_t i = 0; i < batch; ++i) {
-      chunks.push_back({.tokens = std::span(tokens_).subspan(i, 1),
-                        .position = context,
-                        .blocks = std::span(blocks_).subspan(i * each, each),
-                        .logits = true});
-    }
-    const auto time = median_time(options_.seconds, [&] { return runtime_->step(chunks, logits_); });
+    const auto time = timer_->decode(batch, context);
     if (!time) return pass(time.error());
     const double read = (work.weight_bytes + batch * kv_bytes(context)) / bandwidth;
     const double multiply = batch * (work.layer_products + work.output_products + attention(context)) / rate;
@@ -212,17 +164,8 @@ class Bench {
   }
 
   const ModelBenchOptions& options_;
-  std::shared_ptr<const model::ModelImage> image_;
+  std::unique_ptr<StepTimer> timer_;
   model::KvLayout layout_;
-  std::uint32_t threads_;
-  std::uint32_t largest_batch_ = 1;
-  std::uint32_t longest_ = 1;
-  std::vector<std::byte> bytes_;
-  std::span<std::byte> pool_;
-  std::vector<BlockId> blocks_;
-  std::vector<std::int32_t> tokens_;
-  std::vector<float> logits_;
-  std::unique_ptr<model::Runtime> runtime_;
 };
 
 const char* isa_name() {

@@ -134,12 +134,14 @@ void add_post(CLI::App& app, Chosen& chosen) {
 }  // namespace
 
 void add_bench(CLI::App& app, Chosen& chosen) {
-  auto* command = app.add_subcommand("bench", "Measure this machine: bench kv, model, transfer, post");
+  auto* command =
+      app.add_subcommand("bench", "Measure this machine, or a server: bench kv, model, transfer, post, pool");
   command->require_subcommand(1);
   add_kv(*command, chosen);
   add_model(*command, chosen);
   add_transfer(*command, chosen);
   add_post(*command, chosen);
+  add_bench_pool(*command, chosen);
 }
 
 }  // namespace switchyard::cli

@@ -16,7 +16,10 @@ void add_inspect(CLI::App& app, Chosen& chosen);
 void add_doctor(CLI::App& app, Chosen& chosen);
 void add_simulate(CLI::App& app, Chosen& chosen);
 void add_plan(CLI::App& app, Chosen& chosen);
+void add_profile(CLI::App& app, Chosen& chosen);
 void add_bench(CLI::App& app, Chosen& chosen);
+// Into `bench`.
+void add_bench_pool(CLI::App& bench, Chosen& chosen);
 void add_simtest(CLI::App& app, Chosen& chosen);
 // Not for users: what the supervisor starts its instances with.
 void add_instance(CLI::App& app, Chosen& chosen);

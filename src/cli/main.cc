@@ -37,6 +37,7 @@ int main(int argc, char** argv) {
   add_doctor(app, chosen);
   add_simulate(app, chosen);
   add_plan(app, chosen);
+  add_profile(app, chosen);
   add_bench(app, chosen);
   add_simtest(app, chosen);
   add_instance(app, chosen);

@@ -129,29 +129,68 @@ Result<ModelEntry> parse_entry(const YAML::Node& node) {
   return entry;
 }
 
-}  // namespace
+Result<NamedAccelerator> parse_accelerator(const YAML::Node& node) {
+  NamedAccelerator result;
+  std::uint64_t link = 0;
+  const Readers readers = {{"name", text_into(result.name)},
+                           {"memory", parsed_into(result.accelerator.memory_bytes, parse_bytes)},
+                           {"link", parsed_into(link, parse_bytes)}};
+  if (auto read = read_mapping(node, "an accelerator", readers); !read) return pass(read.error());
+  if (result.name.empty() || result.accelerator.memory_bytes == 0 || link == 0) {
+    return fail(ErrorCode::invalid, "line {}: an accelerator needs `name`, `memory` and `link`",
+                node.Mark().line + 1);
+  }
+  result.accelerator.link_bytes_per_second = static_cast<double>(link);
+  return result;
+}
 
-Result<std::vector<ModelEntry>> parse_model_map(const std::string& yaml) {
+template <class T, class Parse>
+Reader list_into(std::vector<T>& target, Parse parse) {
+  return [&target, parse](const YAML::Node& list) -> Status {
+    if (!list.IsSequence()) return fail(ErrorCode::invalid, "must be a list");
+    for (const auto& node : list) {
+      auto one = parse(node);
+      if (!one) return pass(one.error());
+      target.push_back(*std::move(one));
+    }
+    return {};
+  };
+}
+
+struct ModelMap {
+  std::vector<ModelEntry> models;
+  std::vector<NamedAccelerator> accelerators;
+};
+
+Result<ModelMap> parse(const std::string& yaml) {
   if (yaml.size() > kMaxText)
     return fail(ErrorCode::invalid, "the model map is larger than {} bytes", kMaxText);
   try {
     const YAML::Node root = YAML::Load(yaml);
-    std::vector<ModelEntry> entries;
-    const Readers readers = {{"models", [&](const YAML::Node& list) -> Status {
-                                if (!list.IsSequence()) return fail(ErrorCode::invalid, "must be a list");
-                                for (const auto& node : list) {
-                                  auto entry = parse_entry(node);
-                                  if (!entry) return pass(entry.error());
-                                  entries.push_back(*std::move(entry));
-                                }
-                                return {};
-                              }}};
+    ModelMap map;
+    const Readers readers = {{"models", list_into(map.models, parse_entry)},
+                             {"accelerators", list_into(map.accelerators, parse_accelerator)}};
     if (auto read = read_mapping(root, "a model map", readers); !read) return pass(read.error());
-    if (entries.empty()) return fail(ErrorCode::invalid, "the model map names no models (`models:`, a list)");
-    return entries;
+    if (map.models.empty())
+      return fail(ErrorCode::invalid, "the model map names no models (`models:`, a list)");
+    return map;
   } catch (const YAML::Exception& error) {
     return fail(ErrorCode::invalid, "line {}: {}", error.mark.line + 1, error.msg);
   }
+}
+
+}  // namespace
+
+Result<std::vector<ModelEntry>> parse_model_map(const std::string& yaml) {
+  auto map = parse(yaml);
+  if (!map) return pass(map.error());
+  return std::move(map->models);
+}
+
+Result<std::vector<NamedAccelerator>> parse_accelerators(const std::string& yaml) {
+  auto map = parse(yaml);
+  if (!map) return pass(map.error());
+  return std::move(map->accelerators);
 }
 
 Result<const ModelEntry*> find_entry(const std::vector<ModelEntry>& entries, const std::string& name) {
@@ -190,6 +229,7 @@ Result<SimulatedModel> describe_model(const ModelEntry& entry, const std::string
 Result<std::vector<GeneratedModel>> named_models(const std::vector<ModelEntry>& entries) {
   std::vector<GeneratedModel> models;
   for (const ModelEntry& entry : entries) {
+    if (entry.is_rest() && entries.size() > 1) continue;
     if (entry.rates.empty())
       return fail(ErrorCode::invalid, "model '{}' needs a `rate` to generate requests", entry.name);
     std::string base = entry.name;

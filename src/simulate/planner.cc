@@ -22,7 +22,7 @@ class WidthPlanner {
     std::vector<ModelEntry> entries;
     std::uint64_t largest = 0;
     for (const ModelEntry& entry : options_.models) {
-      if (entry.gpus != gpus_) continue;
+      if (entry.gpus != gpus_ || (entry.is_rest() && options_.models.size() > 1)) continue;
       entries.push_back(entry);
       largest = std::max(largest, entry.bytes);
     }

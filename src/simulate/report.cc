@@ -12,12 +12,6 @@ double ratio(std::uint64_t part, std::uint64_t whole) {
   return whole == 0 ? 1 : static_cast<double>(part) / static_cast<double>(whole);
 }
 
-double mean(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return values.empty() ? 0 : sum / static_cast<double>(values.size());
-}
-
 double hidden_share(const SimulationInput& input, const std::vector<double>& switches) {
   const double ready = to_seconds(input.cluster.activate) + 1e-9;
   const auto hidden =
@@ -27,31 +21,59 @@ double hidden_share(const SimulationInput& input, const std::vector<double>& swi
 
 }  // namespace
 
-nlohmann::ordered_json to_json(const SimulationInput& input, const SimulationResult& result) {
-  const double span = std::max(input.workload.seconds(), 1e-9);
-  nlohmann::ordered_json json;
-  json["policy"] = schedule::to_string(input.policy);
-  json["models"] = input.models.size();
-  json["instances"] = {{"prefill", input.cluster.prefill},
-                       {"decode", input.cluster.decode},
-                       {"unified", input.cluster.unified}};
+double mean(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return values.empty() ? 0 : sum / static_cast<double>(values.size());
+}
+
+std::vector<double> attainment_by_model(const SimulationResult& result) {
+  std::vector<double> shares;
+  for (const ModelOutcome& outcome : result.models) shares.push_back(ratio(outcome.in_time, outcome.tokens));
+  return shares;
+}
+
+void write_outcome(nlohmann::ordered_json& json, const SimulationResult& result, double span) {
   json["requests"] = result.total.requests;
   json["seconds"] = rounded(result.seconds);
   json["attainment"] = rounded(result.attainment());
   json["attainment_of_admitted"] = rounded(result.attainment_of_admitted());
   json["strict_attainment"] = rounded(result.strict_attainment());
-  json["goodput_rps"] = rounded(static_cast<double>(result.total.good) / span);
+  json["goodput_rps"] = rounded(static_cast<double>(result.total.good) / std::max(span, 1e-9));
   json["tokens"] = result.total.tokens;
   json["tokens_in_time"] = result.total.in_time;
   json["ended"] = result.total.ended;
   json["shed"] = result.total.shed;
   json["cancelled"] = result.cancelled;
   json["unfinished"] = result.unfinished;
-  json["replayed"] = result.replayed;
   json["ttft_seconds"] = {{"mean", rounded(mean(result.first_token_seconds))},
                           {"p50", rounded(percentile(result.first_token_seconds, 0.5))},
                           {"p90", rounded(percentile(result.first_token_seconds, 0.9))},
                           {"p99", rounded(percentile(result.first_token_seconds, 0.99))}};
+}
+
+nlohmann::ordered_json model_outcomes(const std::vector<std::string>& names, const SimulationResult& result) {
+  auto models = nlohmann::ordered_json::array();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const ModelOutcome& outcome = result.models[i];
+    models.push_back({{"name", names[i]},
+                      {"requests", outcome.requests},
+                      {"attainment", rounded(ratio(outcome.in_time, outcome.tokens))},
+                      {"strict_attainment", rounded(ratio(outcome.strict, outcome.requests))},
+                      {"shed", outcome.shed}});
+  }
+  return models;
+}
+
+nlohmann::ordered_json to_json(const SimulationInput& input, const SimulationResult& result) {
+  nlohmann::ordered_json json;
+  json["policy"] = schedule::to_string(input.policy);
+  json["models"] = input.models.size();
+  json["instances"] = {{"prefill", input.cluster.prefill},
+                       {"decode", input.cluster.decode},
+                       {"unified", input.cluster.unified}};
+  write_outcome(json, result, input.workload.seconds());
+  json["replayed"] = result.replayed;
   json["busy"] = rounded(result.busy);
   json["switches"] = result.switches;
   json["switch_seconds_p50"] = rounded(percentile(result.switch_seconds, 0.5));
@@ -62,15 +84,9 @@ nlohmann::ordered_json to_json(const SimulationInput& input, const SimulationRes
   json["kv_bytes_moved"] = result.kv_bytes_moved;
   json["steps"] = result.steps;
   json["violations"] = result.violations;
-  auto& models = json["per_model"] = nlohmann::ordered_json::array();
-  for (std::size_t i = 0; i < input.models.size(); ++i) {
-    const ModelOutcome& outcome = result.models[i];
-    models.push_back({{"name", input.models[i].spec.name},
-                      {"requests", outcome.requests},
-                      {"attainment", rounded(ratio(outcome.in_time, outcome.tokens))},
-                      {"strict_attainment", rounded(ratio(outcome.strict, outcome.requests))},
-                      {"shed", outcome.shed}});
-  }
+  std::vector<std::string> names;
+  for (const SimulatedModel& model : input.models) names.push_back(model.spec.name);
+  json["per_model"] = model_outcomes(names, result);
   return json;
 }
 

@@ -11,8 +11,6 @@ using namespace schedule;
 namespace {
 
 constexpr std::size_t kMaxViolations = 20;
-constexpr double kBucketSeconds = 10;
-constexpr std::size_t kMaxBuckets = 100'000;
 
 }  // namespace
 
@@ -302,18 +300,7 @@ void Simulator::hold(InstanceId place, RequestId id, std::int64_t sign) {
 void Simulator::make_token(RequestId id) {
   SimRequest& request = requests_[id];
   const WorkloadRequest& order = asked(id);
-  const Targets& targets = spec(order.model).targets;
-  const Nanos due = order.time + targets.first_token + request.made * targets.between_tokens;
-  const auto bucket = std::min(static_cast<std::size_t>(to_seconds(due) / kBucketSeconds), kMaxBuckets - 1);
-  if (bucket >= due_.size()) {
-    due_.resize(bucket + 1);
-    met_.resize(bucket + 1);
-  }
-  ++due_[bucket];
-  if (now_ <= due) {
-    ++request.in_time;
-    ++met_[bucket];
-  }
+  request.in_time += clock_.in_time(order.time, spec(order.model).targets, request.made, now_);
   if (request.made == 0) result_.first_token_seconds.push_back(to_seconds(now_ - order.time));
   // The block that the token begins.
   const std::uint64_t before = kv_bytes(id);

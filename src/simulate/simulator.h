@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "schedule/policy.h"
+#include "simulate/outcome.h"
 #include "simulate/step_times.h"
 #include "simulate/workload.h"
 
@@ -54,17 +55,6 @@ struct SimulationInput {
   Nanos drain =
       std::chrono::seconds(3600);  // after the last arrival; what is not done by then counts as missed
   bool record_lanes = false;
-};
-
-struct ModelOutcome {
-  std::uint64_t requests = 0;
-  std::uint64_t ended = 0;
-  std::uint64_t shed = 0;
-  std::uint64_t tokens = 0;       // asked for
-  std::uint64_t shed_tokens = 0;  // of them, by requests that were shed
-  std::uint64_t in_time = 0;
-  std::uint64_t strict = 0;  // requests without a late token
-  std::uint64_t good = 0;    // requests with at least 90 % of their tokens in time
 };
 
 enum class LaneKind { prefill, decode, load };

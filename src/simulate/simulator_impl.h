@@ -82,7 +82,7 @@ class Simulator {
   std::vector<SimInstance> instances_;
   std::vector<SimRequest> requests_;
   std::vector<InstanceSpec> specs_up_;  // of instances that are going to be started again
-  std::vector<std::uint64_t> due_, met_;
+  TokenClock clock_;
   Actions actions_, batch_;
   std::vector<Progress> progress_;
   Nanos now_{};

@@ -12,36 +12,17 @@ void Simulator::summarize() {
   for (RequestId id = 0; id < requests_.size(); ++id) {
     const SimRequest& request = requests_[id];
     if (request.cancelled) continue;
-    ModelOutcome& outcome = result_.models[asked(id).model];
-    const std::uint32_t tokens = asked(id).output_tokens;
-    ++outcome.requests;
-    outcome.tokens += tokens;
-    outcome.shed += request.shed;
-    if (request.shed) outcome.shed_tokens += tokens;
-    outcome.ended += request.ended;
-    outcome.in_time += request.in_time;
-    outcome.strict += request.in_time == tokens;
-    outcome.good += request.in_time * 10ull >= tokens * 9ull;
+    add(result_.models[asked(id).model], {.tokens = asked(id).output_tokens,
+                                          .in_time = request.in_time,
+                                          .shed = request.shed,
+                                          .ended = request.ended});
     if (!request.shed && !request.ended) ++result_.unfinished;
   }
-  for (const ModelOutcome& outcome : result_.models) {
-    ModelOutcome& total = result_.total;
-    total.requests += outcome.requests;
-    total.tokens += outcome.tokens;
-    total.shed += outcome.shed;
-    total.shed_tokens += outcome.shed_tokens;
-    total.ended += outcome.ended;
-    total.in_time += outcome.in_time;
-    total.strict += outcome.strict;
-    total.good += outcome.good;
-  }
+  result_.total = total_of(result_.models);
   result_.seconds = to_seconds(last_end_);
   const double span = input_.workload.seconds() * static_cast<double>(instances_.size());
   result_.busy = span > 0 ? busy_ / span : 0;
-  for (std::size_t i = 0; i < due_.size(); ++i) {
-    result_.attainment_by_10s.push_back(
-        due_[i] == 0 ? 1 : static_cast<double>(met_[i]) / static_cast<double>(due_[i]));
-  }
+  result_.attainment_by_10s = clock_.attainment_by_10s();
 }
 
 Status check(const SimulationInput& input) {

@@ -71,7 +71,7 @@ Result<StepTimes> StepTimes::measured(std::vector<MeasuredStep> points) {
   std::vector<std::array<double, 2>> prefill_inputs;
   std::vector<double> prefill_values;
   for (const MeasuredStep& point : points) {
-    if (point.batch != 1) continue;
+    if (point.batch != 1 || point.prefill_ms == 0) continue;
     const double least = result.prefill_.empty() ? 0 : result.prefill_.back().ms;
     if (!result.prefill_.empty() && result.prefill_.back().x >= point.input_tokens) continue;
     result.prefill_.push_back({static_cast<double>(point.input_tokens), std::max(least, point.prefill_ms)});
@@ -80,7 +80,7 @@ Result<StepTimes> StepTimes::measured(std::vector<MeasuredStep> points) {
   }
   if (result.prefill_.empty()) {
     return fail(ErrorCode::invalid,
-                "there is no measurement with batch 1, which prefill times are taken from");
+                "there is no prefill measured with batch 1, which prefill times are taken from");
   }
   const auto prefill = least_squares<2>(prefill_inputs, prefill_values);
   result.fit_.prefill_base_ms = prefill[0];
@@ -96,7 +96,10 @@ Result<StepTimes> StepTimes::measured(std::vector<MeasuredStep> points) {
   std::vector<double> decode_values;
   for (const MeasuredStep& point : points) {
     const double tokens = static_cast<double>(point.input_tokens) * point.batch;
-    if (point.prefill_ms < 0.75 * along(result.prefill_, tokens, result.fit_.prefill_token_ms)) continue;
+    if (point.decode_ms == 0) continue;
+    const bool split = point.prefill_ms > 0 &&
+                       point.prefill_ms < 0.75 * along(result.prefill_, tokens, result.fit_.prefill_token_ms);
+    if (split) continue;
     if (result.decode_.empty() || result.decode_.back().rows != point.batch) {
       result.decode_.push_back({static_cast<double>(point.batch), {}});
     }
@@ -106,6 +109,7 @@ Result<StepTimes> StepTimes::measured(std::vector<MeasuredStep> points) {
     decode_inputs.push_back({1, tokens, static_cast<double>(point.batch)});
     decode_values.push_back(point.decode_ms);
   }
+  if (decode_values.empty()) return fail(ErrorCode::invalid, "there is no measurement of a decode step");
   const auto decode = least_squares<3>(decode_inputs, decode_values);
   result.fit_.decode_base_ms = decode[0];
   result.fit_.decode_context_ms = decode[1];
@@ -162,6 +166,7 @@ Result<std::map<std::string, StepTimes>> parse_profile(std::string_view csv, std
     std::array<double, 4> values{};
     for (std::size_t i = 0; i < 4; ++i) {
       const bool count = i < 2;
+      if (!count && fields[column[i + 2]].empty()) continue;
       const auto value = csv_number(fields[column[i + 2]], kColumns[i + 2], line, count ? 1 : 1e-6, 1e7);
       if (!value) return pass(value.error());
       values[i] = *value;

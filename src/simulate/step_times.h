@@ -15,8 +15,8 @@ namespace switchyard::simulate {
 struct MeasuredStep {
   std::uint32_t input_tokens = 0;  // of each request
   std::uint32_t batch = 0;
-  double prefill_ms = 0;
-  double decode_ms = 0;
+  double prefill_ms = 0;  // of all requests together; 0: was not measured
+  double decode_ms = 0;   // 0: was not measured
 };
 
 // ms = base + per_token * tokens, and base + per_context_token * tokens of all rows + per_row * rows.
@@ -63,7 +63,8 @@ class StepTimes {
 };
 
 // Columns model, gpu, input_tokens_per_request, batch, prefill_p50_ms, decode_step_p50_ms, named by the first
-// line. Times of one GPU by model name. Errors: invalid, naming the line.
+// line. A time that was not measured may be empty. Times of one GPU by model name. Errors: invalid, naming
+// the line.
 Result<std::map<std::string, StepTimes>> parse_profile(std::string_view csv, std::string_view gpu);
 
 }  // namespace switchyard::simulate
