@@ -128,7 +128,7 @@ Status generate(Arguments& arguments) {
   if (!pool) return pass(pool.error());
   if (auto ready = wait_ready(**pool); !ready) return ready;
   pool::Generator& generator = (*pool)->generator();
-  const pool::ServedModel& model = generator.models().front();
+  const pool::ServedModel model = generator.models().front();
   auto spec = model::TokenizerSpec::parse(model.image->tokenizer());
   if (!spec) return pass(spec.error());
   auto created = model::Tokenizer::create(*std::move(spec));
@@ -162,7 +162,7 @@ Status generate(Arguments& arguments) {
                                 .max_tokens = std::min(arguments.max_tokens, room),
                                 .end_tokens = model.image->config().end_tokens},
                                outputs.back());
-    if (!id) return pass(id.error());
+    if (!id) return pass(id.error().error);
     ids.push_back(*id);
   }
   // Ctrl-C cancels; the waits below end then.
