@@ -162,7 +162,7 @@ Status generate(Arguments& arguments) {
                                 .max_tokens = std::min(arguments.max_tokens, room),
                                 .end_tokens = model.image->config().end_tokens},
                                outputs.back());
-    if (!id) return pass(id.error().error);
+    if (!id) return tl::unexpected<Error>(id.error().error);
     ids.push_back(*id);
   }
   // Ctrl-C cancels; the waits below end then.

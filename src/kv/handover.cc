@@ -41,14 +41,19 @@ Result<std::shared_ptr<Push>> Push::create(TransferEngine& engine, const Shape& 
     return fail(ErrorCode::invalid, "{} tokens need {} blocks; the source has {}, the destination {}",
                 destination.tokens, blocks, source.blocks.size(), destination.blocks.size());
   }
+  const auto fits = [&](BlockId block, std::uint64_t bytes) {
+    return shape.block_bytes() <= bytes && block_offset(block) <= bytes - shape.block_bytes();
+  };
   for (std::size_t i = 0; i < blocks; ++i) {
-    if (block_offset(destination.blocks[i]) + shape.block_bytes() > destination.pool.bytes) {
-      return fail(ErrorCode::out_of_range, "block {} is outside of the destination's pool of {} bytes",
-                  destination.blocks[i], destination.pool.bytes);
+    if (!fits(destination.blocks[i], destination.pool.bytes)) {
+      return fail(ErrorCode::out_of_range,
+                  "block {} ({} bytes at {}) is outside of the destination's pool of {}",
+                  destination.blocks[i], shape.block_bytes(), block_offset(destination.blocks[i]),
+                  destination.pool.bytes);
     }
-    if (block_offset(source.blocks[i]) + shape.block_bytes() > source.pool.bytes()) {
-      return fail(ErrorCode::out_of_range, "block {} is outside of the source's pool of {} bytes",
-                  source.blocks[i], source.pool.bytes());
+    if (!fits(source.blocks[i], source.pool.bytes())) {
+      return fail(ErrorCode::out_of_range, "block {} ({} bytes at {}) is outside of the source's pool of {}",
+                  source.blocks[i], shape.block_bytes(), block_offset(source.blocks[i]), source.pool.bytes());
     }
   }
   return std::shared_ptr<Push>(new Push(engine, shape, std::move(source), std::move(peer),

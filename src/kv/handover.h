@@ -20,7 +20,7 @@
 
 namespace switchyard::kv {
 
-// A block is layers * layer_bytes bytes: one page per layer.
+// A block is layers * layer_bytes bytes from block_offset(block) on: one page per layer.
 struct Shape {
   std::uint32_t layers = 0;
   std::uint32_t block_tokens = 0;
