@@ -102,7 +102,7 @@ Result<double> time_to_first_token(pool::Generator& generator, std::vector<std::
                                     .sampling = {.temperature = 0},
                                     .max_tokens = 1},
                                    sink);
-  if (!id) return pass(id.error());
+  if (!id) return pass(id.error().error);
   const auto arrived = sink->wait(start + kRequestLimit);
   if (!arrived) return pass(arrived.error());
   return to_seconds(*arrived - start);

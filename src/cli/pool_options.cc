@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <optional>
 
 #include "cli/default_model.h"
 #include "cli/terminal.h"
@@ -17,13 +18,34 @@ sigset_t stop_signals() {
   return signals;
 }
 
+int wait_for(const sigset_t& signals, Nanos limit) {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(limit);
+  const timespec wait{.tv_sec = seconds.count(), .tv_nsec = (limit - seconds).count()};
+  return sigtimedwait(&signals, nullptr, &wait);
+}
+
+// "PATH", or "NAME=PATH" unless that is a path itself.
+pool::ModelSettings named_model(const std::string& text, const pool::ModelSettings& defaults) {
+  pool::ModelSettings settings = defaults;
+  const auto equals = text.find('=');
+  std::error_code ignored;
+  if (equals == std::string::npos || equals == 0 || std::filesystem::exists(text, ignored)) {
+    settings.path = text;
+  } else {
+    settings.id = text.substr(0, equals);
+    settings.path = text.substr(equals + 1);
+  }
+  return settings;
+}
+
 }  // namespace
 
 void add_pool_options(CLI::App& command, PoolArguments& arguments) {
-  command.add_option(
-      "-m,--model", arguments.model,
-      "Checkpoint: a GGUF file, or a directory with safetensors, config.json and tokenizer.json "
-      "(default: SmolLM2-135M-Instruct, fetched when it is not there)");
+  command
+      .add_option("-m,--model", arguments.models,
+                  "Checkpoint, or NAME=CHECKPOINT: a GGUF file, or a directory with safetensors, config.json "
+                  "and tokenizer.json (default: SmolLM2-135M-Instruct, fetched when it is not there)")
+      ->allow_extra_args(false);
   command.add_flag("--unified", arguments.unified,
                    "One process for prefill and decode instead of one for each");
   command.add_option(
@@ -34,12 +56,18 @@ void add_pool_options(CLI::App& command, PoolArguments& arguments) {
       ->check(CLI::Range(0, 1024));
   command.add_option("--kv-memory", arguments.kv_memory,
                      "KV memory of each instance, as 512MiB (default: 1GiB)");
+  command.add_option("--policy", arguments.policy,
+                     "Who runs when, with several models: slack, quota, request, static (default: slack)");
+  command.add_option("--trace", arguments.trace, "Write what the instances did to this file, as JSON lines");
   command.add_flag("--control-tls", arguments.control_tls,
                    "Encrypt the messages between processes (they authenticate each other always)");
 }
 
-Status apply(const PoolArguments& arguments, pool::PoolConfig& config) {
-  if (!arguments.model.empty()) config.model = arguments.model;
+Status apply(const PoolArguments& arguments, pool::PoolConfig& config, const pool::ModelSettings& defaults) {
+  if (!arguments.models.empty()) {
+    config.models.clear();
+    for (const std::string& text : arguments.models) config.models.push_back(named_model(text, defaults));
+  }
   if (!arguments.fabric.empty()) config.fabric = arguments.fabric;
   if (arguments.threads >= 0) config.threads = static_cast<std::uint32_t>(arguments.threads);
   if (!arguments.kv_memory.empty()) {
@@ -52,19 +80,34 @@ Status apply(const PoolArguments& arguments, pool::PoolConfig& config) {
     config.prefill = config.decode = 0;
     config.unified = 1;
   }
-  auto model = model_or_default(config.model);
-  if (!model) return pass(model.error());
-  config.model = *std::move(model);
-  return {};
+  if (!arguments.policy.empty()) {
+    const auto policy = schedule::parse_policy(arguments.policy);
+    if (!policy) return fail_at("--policy", policy.error());
+    config.policy = *policy;
+  }
+  if (!arguments.trace.empty()) config.trace = arguments.trace;
+  if (config.models.empty()) config.models.push_back(defaults);
+  for (pool::ModelSettings& model : config.models) {
+    auto path = model_or_default(model.path);
+    if (!path) return pass(path.error());
+    model.path = *std::move(path);
+    if (model.id.empty()) model.id = pool::default_id(model.path);
+  }
+  return pool::validate(config);
 }
 
 Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config) {
-  {
-    // Before signals are held: Ctrl-C may end this, however long it takes.
-    ProgressBar bar("Preparing the model");
-    if (auto image = model::ModelImage::open(config.model, bar.callback()); !image)
-      return pass(image.error());
+  // Ctrl-C may end it while images are built, however long that takes; from when there are instances on they
+  // have to be ended, too.
+  std::optional<ProgressBar> bar;
+  for (const auto& model : config.models) {
+    bar.reset();
+    bar.emplace(config.models.size() == 1 ? "Preparing the model" : "Preparing " + model.id);
+    auto image = model::ModelImage::open(model.path, bar->callback());
+    // Of several, one that cannot be opened is the pool's to report; it serves the others.
+    if (!image && config.models.size() == 1) return pass(image.error());
   }
+  bar.reset();
   hold_stop_signals();
   return pool::Pool::start(config, program_path());
 }
@@ -92,11 +135,19 @@ void wait_for_stop() {
   sigwait(&signals, &signal);
 }
 
-bool stop_requested(Nanos limit) {
-  const sigset_t signals = stop_signals();
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(limit);
-  const timespec wait{.tv_sec = seconds.count(), .tv_nsec = (limit - seconds).count()};
-  return sigtimedwait(&signals, nullptr, &wait) > 0;
+bool stop_requested(Nanos limit) { return wait_for(stop_signals(), limit) > 0; }
+
+void hold_hangup() {
+  sigset_t hangup;
+  sigemptyset(&hangup);
+  sigaddset(&hangup, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &hangup, nullptr);
+}
+
+int next_signal(Nanos limit) {
+  sigset_t signals = stop_signals();
+  sigaddset(&signals, SIGHUP);
+  return std::max(wait_for(signals, limit), 0);
 }
 
 }  // namespace switchyard::cli

@@ -4,6 +4,7 @@
 #include <CLI/App.hpp>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "pool/config.h"
 #include "pool/pool.h"
@@ -11,7 +12,9 @@
 namespace switchyard::cli {
 
 struct PoolArguments {
-  std::string model;
+  std::vector<std::string> models;  // "PATH" or "NAME=PATH"
+  std::string policy;
+  std::string trace;
   std::string fabric;
   std::string kv_memory;
   int threads = -1;
@@ -21,10 +24,13 @@ struct PoolArguments {
 
 void add_pool_options(CLI::App& command, PoolArguments& arguments);
 
-// Writes what was given over `config`; finds (and pulls) the default model when none is named.
-Status apply(const PoolArguments& arguments, pool::PoolConfig& config);
+// Writes what was given over `config`; models that are named replace all of the configuration's, with
+// `defaults` for the rest of their settings. Finds (and pulls) the default model when none is named. Errors:
+// invalid, those of the pull.
+Status apply(const PoolArguments& arguments, pool::PoolConfig& config,
+             const pool::ModelSettings& defaults = {});
 
-// Starts the pool, with a bar while the model image is built. Holds stop signals from then on.
+// Starts the pool, with a bar while model images are built. Holds stop signals from then on.
 Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config);
 
 // Waits until all instances take requests. Errors: cancelled (a stop signal came), io and timed_out, saying
@@ -36,6 +42,10 @@ Status wait_ready(pool::Pool& pool);
 void hold_stop_signals();
 // Waits for one of them.
 void wait_for_stop();
+// Blocks SIGHUP besides, so that next_signal() gets it.
+void hold_hangup();
+// Waits for one of SIGINT, SIGTERM and SIGHUP, no longer than `limit`; 0: none came.
+int next_signal(Nanos limit);
 // Waits for one of them, no longer than `limit`.
 bool stop_requested(Nanos limit);
 

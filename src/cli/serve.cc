@@ -1,17 +1,22 @@
 // `switchyard serve`: the supervisor, the gateway and their instances, until Ctrl-C.
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <memory>
+#include <optional>
 
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/pool_options.h"
 #include "cli/terminal.h"
 #include "gateway/gateway.h"
+#include "pool/reload.h"
 
 namespace switchyard::cli {
 namespace {
 
 constexpr Nanos kStopLimit = std::chrono::seconds(5);
+constexpr Nanos kWatchInterval = std::chrono::seconds(1);
+constexpr Nanos kLongWait = std::chrono::hours(1);
 
 struct Arguments {
   PoolArguments pool;
@@ -20,7 +25,8 @@ struct Arguments {
   int port = -1;
 };
 
-Status serve(const Arguments& arguments) {
+// The file, and the command line over it.
+Result<pool::ServeConfig> load(const Arguments& arguments) {
   pool::ServeConfig config;
   if (!arguments.config.empty()) {
     auto loaded = pool::load_config(arguments.config);
@@ -29,19 +35,58 @@ Status serve(const Arguments& arguments) {
   }
   if (!arguments.host.empty()) config.host = arguments.host;
   if (arguments.port >= 0) config.port = static_cast<std::uint16_t>(arguments.port);
-  if (auto applied = apply(arguments.pool, config.pool); !applied) return applied;
+  if (auto applied = apply(arguments.pool, config.pool, config.defaults); !applied)
+    return pass(applied.error());
+  return config;
+}
 
-  auto pool = start_pool(config.pool);
+// Until a stop signal. With a configuration file SIGHUP reads it again, and so does, if it says so, a change
+// of it.
+void run(pool::Reloader* reloader, const Arguments& arguments, bool watch_file) {
+  if (reloader == nullptr) return wait_for_stop();
+  pool::FileWatch watch(arguments.config);
+  while (true) {
+    const int signal = next_signal(watch_file ? kWatchInterval : kLongWait);
+    if (signal == SIGINT || signal == SIGTERM) return;
+    if (signal == SIGHUP || (watch_file && watch.changed())) {
+      log::info("reading {} again", arguments.config);
+      static_cast<void>(reloader->reload());  // it logs what came of it
+    }
+  }
+}
+
+std::string names_of(const std::vector<pool::ModelSettings>& models) {
+  constexpr std::size_t kMostNamed = 5;
+  if (models.size() > kMostNamed) return fmt::format("{} models", models.size());
+  std::string names;
+  for (const auto& model : models) names += (names.empty() ? "" : ", ") + model.id;
+  return names;
+}
+
+Status serve(const Arguments& arguments) {
+  if (!arguments.config.empty()) hold_hangup();
+  auto config = load(arguments);
+  if (!config) return pass(config.error());
+  auto pool = start_pool(config->pool);
   if (!pool) return pass(pool.error());
-  auto gateway = gateway::Gateway::start(
-      {.host = config.host, .port = config.port, .api_keys = config.api_keys}, (*pool)->generator());
+  gateway::GatewayControls controls{.catalogue = &(*pool)->catalogue(), .defaults = config->defaults};
+  std::optional<pool::Reloader> reloader;
+  if (!arguments.config.empty()) {
+    reloader.emplace([arguments] { return load(arguments); }, *config, (*pool)->catalogue());
+    controls.reloader = &*reloader;
+  }
+  auto gateway = gateway::Gateway::start({.host = config->host,
+                                          .port = config->port,
+                                          .api_keys = config->api_keys,
+                                          .admin_keys = config->admin_keys},
+                                         (*pool)->generator(), controls);
   if (!gateway) return pass(gateway.error());
   if (auto ready = wait_ready(**pool); !ready) {
     return ready.error().code == ErrorCode::cancelled ? Status{} : ready;
   }
-  log::info("serving {} on http://{}:{} (OpenAI API under /v1); Ctrl-C stops",
-            (*pool)->generator().models().front().id, config.host, (*gateway)->port());
-  wait_for_stop();
+  log::info("serving {} on http://{}:{} (OpenAI API under /v1); Ctrl-C stops", names_of(config->pool.models),
+            config->host, (*gateway)->port());
+  run(controls.reloader, arguments, config->watch);
   log::info("stopping");
   (*gateway)->stop(monotonic_now() + kStopLimit);
   return {};
@@ -50,10 +95,10 @@ Status serve(const Arguments& arguments) {
 }  // namespace
 
 void add_serve(CLI::App& app, Chosen& chosen) {
-  auto* command = app.add_subcommand("serve", "Serve a model through the OpenAI API");
+  auto* command = app.add_subcommand("serve", "Serve models through the OpenAI API");
   auto arguments = std::make_shared<Arguments>();
   command->add_option("-c,--config", arguments->config,
-                      "YAML file; options on the command line go before it");
+                      "YAML file; options on the command line go before it. SIGHUP reads its models again");
   command->add_option("--host", arguments->host, "Address to listen on (default: 127.0.0.1)");
   command->add_option("-p,--port", arguments->port, "Port to listen on; 0 takes a free one (default: 8000)")
       ->check(CLI::Range(0, 65535));

@@ -148,6 +148,11 @@ Status read_models(const Found& found, const std::filesystem::path& base, ServeC
         found.models, "models",
         {ErrorCode::invalid, "model and served_name are the short form of it: write one of both"});
   }
+  if (found.models.IsSequence() && found.models.size() == 0) {
+    return fail_in_line(
+        found.models, "models",
+        {ErrorCode::invalid, "the list is empty; name models, or leave the key out for the default model"});
+  }
   std::size_t index = 0;
   return read_sequence(found.models, "models", kMaxModels, [&](const YAML::Node& node) {
     return read_model(node, fmt::format("models[{}]", index++), base, config.defaults, config.pool.models);
