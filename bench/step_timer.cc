@@ -2,8 +2,9 @@
 
 #include <cstring>
 #include <new>
-#include <numeric>
 #include <thread>
+
+#include "memory/block_pool.h"
 
 namespace switchyard::bench {
 
