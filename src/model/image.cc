@@ -2,9 +2,8 @@
 // checkpoint's bytes and the layout's version. An image that is not there, or damaged, is made anew.
 #include "model/image.h"
 
-#include <unistd.h>
-
 #include <fstream>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -193,13 +192,17 @@ fs::path note_of(const fs::path& image) {
 Status note_as_written(const fs::path& image) {
   const auto hash = hash_files(std::span(&image, 1), HashOptions::with_default_cache());
   if (!hash) return pass(hash.error());
-  const fs::path temporary = fmt::format("{}.{}", note_of(image).string(), getpid());
+  // Others, in this process or another, may note the same at the same time.
+  std::random_device random;
+  const fs::path temporary = fmt::format("{}.{:08x}{:08x}", note_of(image).string(), random(), random());
   std::error_code error;
   fs::create_directories(temporary.parent_path(), error);
   std::ofstream(temporary) << *hash;
   fs::rename(temporary, note_of(image), error);
-  if (error) return fail(ErrorCode::io, "cannot write {}: {}", note_of(image).string(), error.message());
-  return {};
+  if (!error) return {};
+  const std::string why = error.message();
+  fs::remove(temporary, error);
+  return fail(ErrorCode::io, "cannot write {}: {}", note_of(image).string(), why);
 }
 
 // Whether the image has the bytes that were noted.

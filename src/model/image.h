@@ -25,8 +25,8 @@ struct PackedMatrix;
 class ModelImage {
  public:
   // Opens a checkpoint (GGUF file, safetensors file or directory) or an image made before. Builds the image
-  // when there is none for this very checkpoint; `progress(done, total)` counts its bytes then. Two processes
-  // that build the same image at once are safe. Errors: not_found, corrupt, unsupported, io.
+  // when there is none for this very checkpoint; `progress(done, total)` counts its bytes then. Two threads or
+  // processes that build the same image at once are safe. Errors: not_found, corrupt, unsupported, io.
   static Result<std::shared_ptr<const ModelImage>> open(
       const std::filesystem::path& path,
       const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});

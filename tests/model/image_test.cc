@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -196,6 +197,23 @@ TEST_F(Image, DamagedImageIsMadeAnew) {
   const auto again = ModelImage::open(path);
   ASSERT_TRUE(again) << again.error().message;
   EXPECT_TRUE((*again)->matrix("embedding"));
+}
+
+TEST_F(Image, SeveralThreadsMayBuildTheSame) {
+  for (int round = 0; round < 10; ++round) {
+    const fs::path path = folder_ / std::to_string(round);
+    write_tiny_gguf(path, tiny(static_cast<std::uint64_t>(round) + 1));
+    std::vector<std::thread> threads;
+    std::vector<std::string> errors(4);
+    for (std::string& error : errors) {
+      threads.emplace_back([&] {
+        const auto image = ModelImage::open(path);
+        if (!image) error = image.error().message;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const std::string& error : errors) EXPECT_EQ(error, "");
+  }
 }
 
 TEST_F(Image, SaysWhatIsMissing) {
