@@ -27,6 +27,7 @@ struct FakeModel {
   std::uint32_t head_dim = 8;
   std::uint64_t salt = 1;                 // of its weights
   std::uint64_t weight_bytes = 64 << 10;  // whole pages
+  std::uint32_t readings = 1;             // of the weights in a step: for steps that take their time
 };
 
 inline model::ModelConfig fake_config(const FakeModel& fake = {}) {
@@ -72,6 +73,7 @@ class FakeImage final : public model::ModelImage {
             std::shared_ptr<const void> keep)
       : keep_(std::move(keep)), fake_(fake), file_(file), bytes_(bytes) {}
 
+  const FakeModel& fake() const { return fake_; }
   const model::ModelConfig& config() const override { return config_; }
   std::span<const std::byte> tokenizer() const override { return {}; }
   std::string_view hash() const override { return hash_; }
@@ -120,13 +122,15 @@ class FakeRuntime final : public model::Runtime {
  public:
   FakeRuntime(std::shared_ptr<const model::ModelImage> image, std::span<std::byte> pool)
       : image_(std::move(image)),
+        fake_(dynamic_cast<const FakeImage&>(*image_).fake()),
         config_(image_->config()),
         layout_(model::kv_layout(config_)),
         pool_(pool) {}
 
   Status step(std::span<const model::Chunk> chunks, std::span<float> logits,
               const model::LayerDone& layer_done) override {
-    const std::uint64_t weights = read_weights();
+    std::uint64_t weights = 0;
+    for (std::uint32_t i = 0; i < fake_.readings; ++i) weights = read_weights(weights);
     for (std::uint32_t layer = 0; layer < layout_.layers; ++layer) {
       for (const auto& chunk : chunks) {
         for (std::uint32_t i = 0; i < chunk.tokens.size(); ++i) {
@@ -163,8 +167,7 @@ class FakeRuntime final : public model::Runtime {
   const model::KvLayout& kv_layout() const override { return layout_; }
 
  private:
-  std::uint64_t read_weights() const {
-    std::uint64_t hash = 0;
+  std::uint64_t read_weights(std::uint64_t hash) const {
     const auto bytes = image_->bytes();
     for (std::size_t at = 0; at < bytes.size(); at += kFakePage) {
       std::uint64_t word = 0;
@@ -180,6 +183,7 @@ class FakeRuntime final : public model::Runtime {
   }
 
   const std::shared_ptr<const model::ModelImage> image_;
+  const FakeModel fake_;
   const model::ModelConfig config_;
   const model::KvLayout layout_;
   std::span<std::byte> pool_;

@@ -277,13 +277,14 @@ class Ordering : public testing::Test {
     ADD_FAILURE() << "no number " << name;
     return -1;
   }
-  // Waits until the instance says that it holds nothing.
+  // Has it forget what it keeps of prompts, and waits until it says that it holds nothing.
   void expect_nothing_held(const std::string& name) {
     const TimePoint deadline = monotonic_now() + kOrderLimit;
     double blocks = -1;
     double requests = -1;
     double counters = -1;
     double slabs = -1;
+    for (ModelId model = 0; model < fakes_.size(); ++model) order(name, EvictModel{.model = model});
     while (monotonic_now() < deadline) {
       std::unique_lock lock(mutex_);
       const std::uint64_t seen = stats_seen_[name];

@@ -126,18 +126,6 @@ TEST_F(Memory, WhatIsKeptForLaterGoesFirst) {
   EXPECT_TRUE(kept_.empty());
 }
 
-TEST_F(Memory, SharedBlocksComeBackWithTheLastHolder) {
-  ASSERT_TRUE(memory_->take(2048, 3, small_, *this));
-  memory_->hold_also(small_);
-  memory_->hold_also(std::span(small_).first(1));
-  memory_->give_back(2048, small_);
-  EXPECT_EQ(memory_->used_blocks(), 3u);
-  memory_->give_back(2048, small_);
-  EXPECT_EQ(memory_->used_blocks(), 1u);
-  memory_->give_back(2048, std::span(small_).first(1));
-  EXPECT_EQ(memory_->used_slabs(), 0u);
-}
-
 TEST_F(Memory, RefusesWhatNeverFits) {
   EXPECT_EQ(memory_->take(17 << 10, 1, small_, *this).error().code, ErrorCode::invalid);
   EXPECT_EQ(memory_->take(2048, 33, small_, *this).error().code, ErrorCode::invalid);

@@ -8,6 +8,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
+// Its steps take longer than orders take to arrive.
+constexpr FakeModel kSlow{.weight_bytes = 4 << 20, .readings = 100};
+
 class WorkerTest : public Ordering {
  protected:
   // An instance with one model in a berth.
@@ -165,8 +168,8 @@ TEST_F(WorkerTest, KvIsPushedInTheMiddleOfAText) {
 }
 
 TEST_F(WorkerTest, RowsJoinAndTheJobStops) {
-  const ModelId model = ready("one");
-  Asked first = ask(model, 20, 1500);
+  const ModelId model = ready("one", kSlow);
+  Asked first = ask(model, 20, 600);
   Asked second = ask(model, 30, 200);
   prefill_stay("one", {&first, &second});
   const std::uint64_t job = next_serial_++;
@@ -293,7 +296,7 @@ TEST_F(WorkerTest, TwoModelsOfDifferentShapesTakeTurns) {
 }
 
 TEST_F(WorkerTest, LoadsThatCannotBeSayWhy) {
-  const ModelId model = ready("one");
+  const ModelId model = ready("one", kSlow);
   SharedMemory vanished = fake_shared_image();
   const SharedMemoryName name = vanished.name();
   vanished = SharedMemory();
@@ -317,7 +320,7 @@ TEST_F(WorkerTest, LoadsThatCannotBeSayWhy) {
   EXPECT_FALSE(full.ready);
   EXPECT_EQ(full.error.code, ErrorCode::exhausted);
   // While it computes, a model does not leave.
-  Asked asked = ask(model, 20, 1500);
+  Asked asked = ask(model, 20, 600);
   prefill_stay("one", {&asked});
   const std::uint64_t job = next_serial_++;
   order("one", RunDecode{.job = job, .model = model, .rows = {{.ticket = asked.ticket}}, .limit = 60s});
@@ -407,6 +410,82 @@ TEST_F(WorkerTest, APushToADeadPeerIsLost) {
   // It may have landed before; then nothing is lost.
   job_limit_ = monotonic_now() + kOrderLimit;
   finish_job("left", job, {&asked});
+  expect_nothing_held();
+}
+
+TEST_F(WorkerTest, PromptsThatBeginAlikeAreNotComputedTwice) {
+  const ModelId model = ready("one");
+  const ModelId other = add_model({.salt = 2});
+  ASSERT_TRUE(load("one", other).ready);
+  start("right");
+  ASSERT_TRUE(load("right", model).ready);
+  Asked first = ask(model, 200, 30);
+  EXPECT_EQ(prefill_stay("one", {&first}).reused, 0u);
+  decode("one", {&first}, 60s);
+  check(first);
+  const auto like_first = [&](ModelId of, std::size_t same, std::size_t length) {
+    Asked asked = ask(of, length, 30);
+    std::copy_n(first.prompt.begin(), same, asked.prompt.begin());
+    return asked;
+  };
+  // All of it, but for the last token; a part; another model.
+  Asked same = like_first(model, 200, 200);
+  Asked part = like_first(model, 100, 180);
+  Asked foreign = like_first(other, 200, 200);
+  EXPECT_EQ(prefill_stay("one", {&same}).reused, 192u);
+  EXPECT_EQ(prefill_stay("one", {&part}).reused, 96u);
+  EXPECT_EQ(prefill_stay("one", {&foreign}).reused, 0u);
+  decode("one", {&same, &part}, 60s);
+  decode("one", {&foreign}, 60s);
+  check(same);
+  check(part);
+  check(foreign);
+  // What is reused goes to a peer and to host memory as well.
+  Asked pushed = like_first(model, 150, 190);
+  const auto destination = expected("one", "right", pushed, 190);
+  introduce("one", pushed);
+  EXPECT_EQ(prefill("one",
+                    {{.ticket = pushed.ticket,
+                      .target = KvTarget::peer,
+                      .peer = address("right"),
+                      .destination = destination}},
+                    {&pushed})
+                .reused,
+            144u);
+  expect_of<KvHere>("right", pushed.ticket);
+  decode("right", {&pushed}, 60s, pushed.got);
+  check(pushed);
+  Asked moved = like_first(model, 150, 190);
+  introduce("one", moved);
+  const auto blocks = host_blocks(model, 190);
+  EXPECT_EQ(
+      prefill("one", {{.ticket = moved.ticket, .target = KvTarget::host, .host_blocks = blocks}}, {&moved})
+          .reused,
+      144u);
+  expect_of<KvMoved>("one", moved.ticket);
+  introduce("right", moved);
+  order("right", MoveIn{.ticket = moved.ticket, .host_blocks = blocks});
+  decode("right", {&moved}, 60s);
+  check(moved);
+  expect_nothing_held();
+}
+
+TEST_F(WorkerTest, WhatIsKeptOfPromptsMakesRoom) {
+  start("one", 256 << 10);  // 128 blocks of the first shape
+  const ModelId model = add_model({});
+  const ModelId other = add_model({.layers = 5, .head_dim = 16, .salt = 2});
+  ASSERT_TRUE(load("one", model).ready);
+  ASSERT_TRUE(load("one", other).ready);
+  for (int round = 0; round < 6; ++round) {
+    Asked small = ask(model, 1100, 20);
+    prefill_stay("one", {&small});
+    decode("one", {&small}, 60s);
+    check(small);
+    Asked large = ask(other, 600, 20);
+    prefill_stay("one", {&large});
+    decode("one", {&large}, 60s);
+    check(large);
+  }
   expect_nothing_held();
 }
 
