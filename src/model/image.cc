@@ -84,7 +84,7 @@ class PackedImage final : public ModelImage {
       return fail(ErrorCode::unsupported, "layout version {}; this program reads {}: make it anew",
                   file->description().layout_version, kPackedLayoutVersion);
     }
-    return std::make_shared<PackedImage>(file->contents(), file->data(), file->file(), file);
+    return std::make_shared<PackedImage>(file->contents(), file->data(), file);
   }
   static Result<std::shared_ptr<const ModelImage>> open(const fs::path& path) {
     auto image = of(ImageFile::open(path));
@@ -92,21 +92,25 @@ class PackedImage final : public ModelImage {
     return image;
   }
 
-  // `keep` is held as long as the bytes are needed.
+  // `file`: that holds the data; nullptr where it lies alone.
   PackedImage(std::shared_ptr<const ImageContents> contents, std::span<const std::byte> data,
-              std::span<const std::byte> file, std::shared_ptr<const void> keep)
-      : contents_(std::move(contents)), data_(data), file_(file), keep_(std::move(keep)) {}
+              std::shared_ptr<const ImageFile> file)
+      : contents_(std::move(contents)), data_(data), file_(std::move(file)) {}
 
   const ModelConfig& config() const override { return contents_->description().config; }
   std::span<const std::byte> tokenizer() const override { return contents_->description().tokenizer; }
   std::string_view hash() const override { return contents_->description().source_hash; }
   std::span<const std::byte> bytes() const override { return data_; }
-  std::span<const std::byte> file() const override { return file_; }
+  std::span<const std::byte> file() const override {
+    return file_ == nullptr ? std::span<const std::byte>() : file_->file();
+  }
+  Status read_file(std::uint64_t offset, std::span<std::byte> out) const override {
+    return file_ == nullptr ? ModelImage::read_file(offset, out) : file_->read(offset, out);
+  }
 
   std::shared_ptr<const ModelImage> placed_at(std::span<const std::byte> bytes) const override {
     if (bytes.size() < data_.size()) return nullptr;
-    return std::make_shared<PackedImage>(contents_, bytes.first(data_.size()), std::span<const std::byte>(),
-                                         nullptr);
+    return std::make_shared<PackedImage>(contents_, bytes.first(data_.size()), nullptr);
   }
 
   Result<PackedMatrix> matrix(std::string_view name) const override {
@@ -127,8 +131,7 @@ class PackedImage final : public ModelImage {
  private:
   std::shared_ptr<const ImageContents> contents_;
   std::span<const std::byte> data_;
-  std::span<const std::byte> file_;
-  std::shared_ptr<const void> keep_;
+  std::shared_ptr<const ImageFile> file_;
 };
 
 // The name of an image: of its checkpoint and the layout's version.

@@ -49,6 +49,12 @@ class ModelImage {
   virtual std::span<const std::byte> bytes() const = 0;
   // The whole image file, as parse() takes it; empty where only the bytes were placed somewhere.
   virtual std::span<const std::byte> file() const = 0;
+  // Copies a part of file(); where it is mapped from disk, by reading: a file that was cut short is an error
+  // then, and the page cache does not keep what was read. Errors: out_of_range, corrupt, io, unsupported (no
+  // file).
+  virtual Status read_file(std::uint64_t offset, std::span<std::byte> out) const {
+    return fail(ErrorCode::unsupported, "{} bytes at {} of a model image without a file", out.size(), offset);
+  }
   // The same image whose bytes() were copied to `bytes`, as into a berth; they may still be on their way. It
   // does not hold on to this one's bytes. `bytes` is 64-byte aligned, as long as bytes() at least, and
   // outlives the result. nullptr: too short.

@@ -31,6 +31,16 @@ class LoadedImage final : public ImageFile {
     return {};
   }
 
+  Status read(std::uint64_t offset, std::span<std::byte> out) const override {
+    if (!mapping_.bytes().empty()) return mapping_.read(offset, out);
+    if (offset > file_.size() || out.size() > file_.size() - offset) {
+      return fail(ErrorCode::out_of_range, "{} bytes at {} are outside of an image of {}", out.size(), offset,
+                  file_.size());
+    }
+    std::copy_n(file_.begin() + static_cast<std::ptrdiff_t>(offset), out.size(), out.begin());
+    return {};
+  }
+
   const MappedFile& mapping() const { return mapping_; }
 
  private:

@@ -113,6 +113,10 @@ class ImageFile {
   }
   std::span<const std::byte> file() const { return file_; }  // header, data and index
 
+  // Copies a part of file(). Of a mapped one without touching the mapping, as MappedFile::read. Errors:
+  // out_of_range, corrupt, io.
+  virtual Status read(std::uint64_t offset, std::span<std::byte> out) const = 0;
+
   // Reads all data and compares its SHA-256. Errors: corrupt.
   Status verify(const std::function<void(std::uint64_t, std::uint64_t)>& progress = {}) const;
 

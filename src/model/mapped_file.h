@@ -1,4 +1,4 @@
-// A file mapped read-only, whole.
+// A file mapped read-only, whole, and kept open.
 //
 // The pages come from the page cache and are shared by all who map the file. Should another program make the
 // file shorter while it is mapped, touching what was cut off ends the process (SIGBUS): checkpoints and
@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 
@@ -23,8 +24,12 @@ class MappedFile {
   ~MappedFile();
 
   std::span<const std::byte> bytes() const { return bytes_; }
+  // Copies a part without touching the mapping, so that a file that was cut short is an error, and lets the
+  // page cache forget what was read. Errors: out_of_range, corrupt (shorter than it was), io.
+  Status read(std::uint64_t offset, std::span<std::byte> out) const;
 
  private:
+  int descriptor_ = -1;
   std::span<const std::byte> bytes_;
 };
 

@@ -6,16 +6,16 @@
 // checkpoint that cannot be used opens a breaker: for a while, longer each time, it is answered with the
 // reason instead of being tried again.
 //
-// Owned by the pool. Any thread may call; callbacks run on the cache's threads, never inside a call, and must
-// not block. Handles may outlive the cache.
+// Owned by the pool. Any thread may call; no call waits for a file. Each open() and acquire() is answered
+// once, on a thread of the cache, never inside a call; callbacks must not block nor destroy the cache.
+// Handles may outlive the cache.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <string>
-#include <vector>
+#include <string_view>
 
 #include "memory/shared_memory.h"
 #include "model/image.h"
@@ -24,11 +24,12 @@
 
 namespace switchyard::pool {
 
-// An image in shared memory. It cannot leave while a handle exists.
+// An image in shared memory. It cannot leave while a handle exists: whoever maps it holds one until it has
+// unmapped it. Letting go costs next to nothing; the memory is given back by a thread of the cache.
 class CachedImage {
  public:
   virtual ~CachedImage() = default;
-  // A whole image file, for model::ModelImage::parse.
+  // A whole image file, for model::ModelImage::parse. Valid while this handle lives.
   virtual const SharedMemoryName& memory() const = 0;
 };
 
@@ -38,37 +39,45 @@ class ModelCache {
     std::uint64_t budget_bytes = 0;
     Nanos first_pause = std::chrono::seconds(1);  // of a breaker; doubles with each failure
     Nanos longest_pause = std::chrono::minutes(5);
+    std::function<TimePoint()> now = monotonic_now;
   };
   using Opened = std::function<void(Result<std::shared_ptr<const model::ModelImage>>)>;
   using Progress = std::function<void(std::uint64_t done, std::uint64_t total)>;
   using Ready = std::function<void(Result<std::shared_ptr<const CachedImage>>)>;
 
   static std::unique_ptr<ModelCache> create(const Options& options);
-  virtual ~ModelCache() = default;  // waits for the file that is being worked on; no callback comes after
+  // Waits for the image that is being built, gives up one that is being read, and answers what waits with
+  // cancelled. No callback comes after.
+  virtual ~ModelCache() = default;
 
   // Opens a checkpoint, building its image where there is none; one at a time, in order. The result is mapped
-  // from disk. Errors: those of ModelImage::open, exhausted (too many are waiting), unavailable-like errors
-  // of an open breaker with its reason and when it is tried again.
+  // from disk. A checkpoint that has changed on disk gives another image. Errors: those of ModelImage::open;
+  // while the breaker is open, at once the last of them, with when it is tried again; exhausted (too many are
+  // waiting), cancelled. `progress` is called while an image is built.
   virtual void open(const std::filesystem::path& checkpoint, Opened opened, Progress progress = {}) = 0;
-  // Brings an image into shared memory, or finds it there. Waits while all that is in the way is held;
-  // errors: out_of_range (larger than the budget), exhausted (too many wait), io.
+  // Brings an image into shared memory, or finds it there. What has to be read is read one after the other,
+  // in the order of the calls, and waits while what is in the way is held. Errors: invalid (an image without
+  // a file), out_of_range (larger than the budget), exhausted (too many wait, no memory), corrupt (the file
+  // is shorter than it was), io, cancelled.
   virtual void acquire(std::shared_ptr<const model::ModelImage> image, Ready ready) = 0;
   // Whether acquire() would find it now.
   virtual bool holds(std::string_view image_hash) const = 0;
-  // Lets it leave first, or at once where nobody holds it: the model was removed.
+  // Lets it leave at once, or as soon as nobody holds it: the model was removed. A later acquire() of one
+  // that is still there keeps it.
   virtual void forget(std::string_view image_hash) = 0;
 
   struct Usage {
     std::uint64_t budget_bytes = 0;
-    std::uint64_t used_bytes = 0;
+    std::uint64_t used_bytes = 0;  // whole pages
     std::uint64_t held_bytes = 0;  // of it, that cannot leave now
     std::uint32_t images = 0;
     std::uint64_t hits = 0;
     std::uint64_t misses = 0;
     std::uint64_t evictions = 0;
-    std::uint64_t failures = 0;
+    std::uint64_t waiting = 0;   // images that are to be read
+    std::uint64_t failures = 0;  // checkpoints and images that could not be opened or read
     double read_seconds = 0;
-    std::uint64_t read_bytes = 0;
+    std::uint64_t read_bytes = 0;  // grows while an image is read
   };
   virtual Usage usage() const = 0;
 };
