@@ -8,8 +8,6 @@ namespace {
 // Shapes that have blocks at a time; far more than models that an instance sees in its life.
 constexpr std::size_t kMaxShapes = 1024;
 
-std::size_t whole_units(std::size_t bytes) { return (bytes + kBlockUnit - 1) / kBlockUnit * kBlockUnit; }
-
 }  // namespace
 
 MovedBlocks::MovedBlocks(std::span<const BlockPool::Relocation> moves) {
@@ -17,12 +15,9 @@ MovedBlocks::MovedBlocks(std::span<const BlockPool::Relocation> moves) {
 }
 
 void MovedBlocks::apply(std::vector<BlockId>& blocks) const {
-  for (BlockId& block : blocks) block = now(block);
-}
-
-BlockId MovedBlocks::now(BlockId block) const {
-  const auto found = to_.find(block);
-  return found == to_.end() ? block : found->second;
+  for (BlockId& block : blocks) {
+    if (const auto found = to_.find(block); found != to_.end()) block = found->second;
+  }
 }
 
 Result<std::unique_ptr<InstanceMemory>> InstanceMemory::create(TransferEngine& engine, std::uint64_t kv_bytes,
@@ -85,13 +80,6 @@ bool InstanceMemory::empty_a_slab(const BlockPool& except, Users& users) {
     for (const auto& move : moves) {
       std::memcpy(arena_.base() + block_offset(move.to), arena_.base() + block_offset(move.from), bytes);
     }
-    for (const auto& move : moves) {
-      const auto held = holders_.find(move.from);
-      if (held == holders_.end()) continue;
-      const std::uint32_t count = held->second;
-      holders_.erase(held);
-      holders_.emplace(move.to, count);
-    }
     users.moved(bytes, MovedBlocks(moves));
     ++slabs_emptied_;
     return true;
@@ -99,21 +87,8 @@ bool InstanceMemory::empty_a_slab(const BlockPool& except, Users& users) {
   return false;
 }
 
-void InstanceMemory::hold_also(std::span<const BlockId> blocks) {
-  for (const BlockId block : blocks) ++holders_.try_emplace(block, 1).first->second;
-}
-
 void InstanceMemory::give_back(std::size_t block_bytes, std::span<const BlockId> blocks) {
-  if (blocks.empty()) return;
-  BlockPool* pool = pool_of(block_bytes);
-  for (const BlockId& block : blocks) {
-    const auto held = holders_.find(block);
-    if (held == holders_.end()) {
-      pool->give_back(std::span(&block, 1));
-    } else if (--held->second == 1) {
-      holders_.erase(held);
-    }
-  }
+  if (!blocks.empty()) pool_of(block_bytes)->give_back(blocks);
 }
 
 std::uint64_t InstanceMemory::used_blocks() const {

@@ -1,8 +1,7 @@
 // The KV memory of an instance: taken and registered once, cut into blocks of the shapes that its models
 // have.
 //
-// Blocks may be held by several at a time (prefixes that requests share): each holder gives back what it was
-// given. Where no blocks are free, take() first has its users give up what they only keep for later, then has
+// Where no blocks are free, take() first has its users give up what they only keep for later, then has
 // slabs of other shapes emptied, whose blocks it copies and whose users it tells. A take that finds blocks
 // costs O(blocks); one that empties slabs copies a slab's bytes for each.
 //
@@ -28,12 +27,19 @@ class MovedBlocks {
  public:
   explicit MovedBlocks(std::span<const BlockPool::Relocation> moves);
   void apply(std::vector<BlockId>& blocks) const;
-  // Where a block lies now; itself if it did not move.
-  BlockId now(BlockId block) const;
+  template <class F>
+  void for_each(F&& call) const {
+    for (const auto& [from, to] : to_) call(from, to);
+  }
 
  private:
   std::unordered_map<BlockId, BlockId> to_;
 };
+
+// A block's bytes as pools count them.
+inline constexpr std::size_t whole_units(std::size_t bytes) {
+  return (bytes + kBlockUnit - 1) / kBlockUnit * kBlockUnit;
+}
 
 class InstanceMemory {
  public:
@@ -59,7 +65,6 @@ class InstanceMemory {
 
   // Appends blocks to `out`, all or none. Errors: invalid (no slab holds such a block), exhausted.
   Status take(std::size_t block_bytes, std::uint32_t count, std::vector<BlockId>& out, Users& users);
-  void hold_also(std::span<const BlockId> blocks);
   void give_back(std::size_t block_bytes, std::span<const BlockId> blocks);
 
   std::uint64_t used_blocks() const;
@@ -74,9 +79,8 @@ class InstanceMemory {
 
   Arena arena_;
   std::unique_ptr<SlabPool> slabs_;
-  std::map<std::size_t, BlockPool> pools_;              // by block bytes
-  std::unordered_map<BlockId, std::uint32_t> holders_;  // of blocks with more than one
-  Region region_;                                       // after the memory: unregistered first
+  std::map<std::size_t, BlockPool> pools_;  // by block bytes, whole units
+  Region region_;                           // after the memory: unregistered first
   std::uint64_t slabs_emptied_ = 0;
 };
 

@@ -47,7 +47,10 @@ void PrefillJob::begin_prompts(model::Runtime& runtime, TimePoint now) {
     }
     part.begun = true;
     ++begun;
-    parts_.requests.want(*part.request, model::KvLayout::blocks_for(part.request->tokens()),
+    part.computed = parts_.requests.reuse(*part.request);
+    parts_.requests.want(*part.request,
+                         model::KvLayout::blocks_for(part.request->tokens()) -
+                             static_cast<std::uint32_t>(part.request->blocks.size()),
                          now + parts_.limits.block_limit, [this, &part] { begin_computing(part); });
   }
   parts_.requests.serve_wants(now);
@@ -72,6 +75,16 @@ void PrefillJob::begin_computing(Part& part) {
   }
   if (!begun) return parts_.requests.lose(request, begun.error());
   part.computing = true;
+  ended_.reused += part.computed;
+  counts_.reused_tokens += part.computed;
+  // What is there already goes on its way at once; the chunk that is only begun goes with the rest of it.
+  if (request.push) {
+    for (std::uint32_t chunk = 0; chunk < part.computed / part.chunk; ++chunk) {
+      for (std::uint32_t layer = 0; layer < request.what.shape.layers; ++layer) {
+        request.push->layer_done(layer, chunk);
+      }
+    }
+  }
 }
 
 Job::Progress PrefillJob::advance(model::Runtime& runtime, TimePoint now) {
@@ -132,6 +145,7 @@ void PrefillJob::step_over(const std::vector<Part*>& stepped, const std::vector<
       parts_.traffic.computed(
           request, last ? model::KvLayout::blocks_for(total) : part.computed / model::kBlockTokens);
     }
+    if (last) parts_.requests.keep(request);
     if (last) done.emplace_back(&part, take_token(request, row++, tokens));
   }
   // Told before anything that comes of it.

@@ -100,6 +100,15 @@ bool Requests::grow(HeldRequest& request) {
   return memory_.take(request.block_bytes(), 1, request.blocks, *this).has_value();
 }
 
+std::uint32_t Requests::reuse(HeldRequest& request) {
+  return prompts_.reuse(request.what.model, request.history, request.blocks);
+}
+
+void Requests::keep(const HeldRequest& request) {
+  prompts_.keep(request.what.model, request.block_bytes(),
+                std::span(request.history).first(request.kv_tokens.value_or(0)), request.blocks);
+}
+
 void Requests::make_ready(HeldRequest& request) {
   request.stage = Stage::ready;
   const std::uint64_t serial = request.serial;
@@ -193,7 +202,7 @@ void Requests::settle(HeldRequest& request) {
 }
 
 void Requests::forget(HeldRequest& request) {
-  memory_.give_back(request.block_bytes(), request.blocks);
+  prompts_.give_back(request.block_bytes(), request.blocks);
   const Ticket ticket = request.ticket();
   const Ending ending = request.ending;
   const Error why = std::move(request.why);
@@ -210,19 +219,18 @@ void Requests::forget(HeldRequest& request) {
 bool Requests::may_move(std::size_t block_bytes) const {
   return std::none_of(held_.begin(), held_.end(), [block_bytes](const auto& entry) {
     const HeldRequest& request = *entry.second;
-    const std::size_t units = (request.block_bytes() + kBlockUnit - 1) / kBlockUnit;
-    return units * kBlockUnit == block_bytes && request.moving();
+    return whole_units(request.block_bytes()) == block_bytes && request.moving();
   });
 }
 
 void Requests::moved(std::size_t block_bytes, const MovedBlocks& moved) {
   for (auto& [serial, request] : held_) {
-    const std::size_t units = (request->block_bytes() + kBlockUnit - 1) / kBlockUnit;
-    if (units * kBlockUnit == block_bytes) moved.apply(request->blocks);
+    if (whole_units(request->block_bytes()) == block_bytes) moved.apply(request->blocks);
   }
+  prompts_.moved(moved);
 }
 
-bool Requests::give_up(std::size_t) { return false; }
+bool Requests::give_up(std::size_t block_bytes) { return prompts_.give_up(block_bytes); }
 
 void Requests::add_stats(Stats& stats) const {
   std::size_t wanting = 0;
@@ -237,6 +245,7 @@ void Requests::add_stats(Stats& stats) const {
   stats.gauge("requests_waiting", "Requests that wait for KV blocks", static_cast<double>(wanting));
   stats.gauge("requests_receiving", "Requests whose KV comes from elsewhere", static_cast<double>(receiving));
   stats.gauge("requests_sending", "Requests whose KV goes elsewhere", static_cast<double>(sending));
+  prompts_.add_stats(stats);
   stats.count("requests_lost_total", "Requests whose KV was lost", static_cast<double>(lost_));
 }
 

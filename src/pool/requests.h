@@ -19,6 +19,7 @@
 #include "pool/held_request.h"
 #include "pool/instance_memory.h"
 #include "pool/outbox.h"
+#include "pool/prompt_cache.h"
 
 namespace switchyard::pool {
 
@@ -26,7 +27,7 @@ class Requests final : public InstanceMemory::Users {
  public:
   using Post = std::function<void(std::function<void()>)>;
   Requests(InstanceMemory& memory, Outbox& outbox, Post post)
-      : memory_(memory), outbox_(outbox), post_(std::move(post)) {}
+      : memory_(memory), outbox_(outbox), post_(std::move(post)), prompts_(memory) {}
 
   void introduce(Introduce order);
   HeldRequest* find(const Ticket& ticket);
@@ -38,14 +39,19 @@ class Requests final : public InstanceMemory::Users {
     for (auto& [serial, request] : held_) call(*request);
   }
 
-  // Takes blocks as soon as there are any, and calls `then`; after `until` the request is lost. The request
-  // holds none yet.
+  // Takes blocks as soon as there are any, and calls `then`; after `until` the request is lost.
   void want(HeldRequest& request, std::uint32_t count, TimePoint until, std::function<void()> then);
   void serve_wants(TimePoint now);
   // When to call serve_wants() at the latest.
   TimePoint next_deadline() const;
   // One more block, now or not. False: there is none.
   bool grow(HeldRequest& request);
+
+  // Takes blocks of earlier prompts that begin like this one; the tokens that they hold.
+  std::uint32_t reuse(HeldRequest& request);
+  // Its first request.kv_tokens tokens are computed: prompts to come may use them.
+  void keep(const HeldRequest& request);
+  void forget_prompts(ModelId model) { prompts_.forget(model); }
 
   // Its KV is here: carries out what was waiting for that.
   void make_ready(HeldRequest& request);
@@ -81,6 +87,7 @@ class Requests final : public InstanceMemory::Users {
   InstanceMemory& memory_;
   Outbox& outbox_;
   const Post post_;
+  PromptCache prompts_;
   std::map<std::uint64_t, std::unique_ptr<HeldRequest>> held_;  // by serial
   std::map<Ticket, std::uint64_t> by_ticket_;
   std::deque<std::uint64_t> wanting_;

@@ -128,6 +128,7 @@ void Worker::load(const LoadModel& order) {
 void Worker::evict(const EvictModel& order) {
   if (in_use(order.model)) return log::error("model {} was to leave while it runs", order.model);
   berths_->evict(order.model);
+  requests_.forget_prompts(order.model);
 }
 
 void Worker::join(const Join& order) {
