@@ -70,8 +70,8 @@ class BpeTokenizer final : public Tokenizer {
   void encode_piece(std::string_view text, bool at_start, Work& work) const;
   void encode_word(std::string_view word, Work& work) const;
   void find_longest();
-  // So many bytes of words have more tokens than there is room for.
-  bool sure_to_exceed(std::size_t bytes, const Work& work) const;
+  // These words have more tokens than there is room for, by their length alone.
+  bool sure_to_exceed(std::string_view words, const Work& work) const;
   void put_unknown(std::size_t begin, std::uint32_t length, bool& fusable, Work& work) const;
 
   TokenizerSpec spec_;
@@ -168,12 +168,12 @@ Status BpeTokenizer::prepare() {
   return {};
 }
 
-// Of what one token can stand for, unless text can vanish: unknown characters do, or become one token
-// together.
+// Of what one token can stand for, unless text may vanish: SentencePiece's unknown characters do, or become
+// one token together. Byte-level ones are not counted (see sure_to_exceed()).
 void BpeTokenizer::find_longest() {
   const bool bytes_known =
       std::all_of(byte_ids_.begin(), byte_ids_.end(), [](std::int32_t id) { return id >= 0; });
-  if (!bytes_known || (sentencepiece() && !spec_.byte_fallback)) return;
+  if (sentencepiece() && (!bytes_known || !spec_.byte_fallback)) return;
   constexpr std::size_t kMostOfACharacter = 4;
   longest_ = kMostOfACharacter;
   for (const auto& [word, id] : words_) longest_ = std::max(longest_, word.size());
@@ -190,8 +190,13 @@ void BpeTokenizer::find_longest() {
   }
 }
 
-bool BpeTokenizer::sure_to_exceed(std::size_t bytes, const Work& work) const {
-  return longest_ > 0 && bytes / longest_ > work.max_tokens - work.out.size();
+bool BpeTokenizer::sure_to_exceed(std::string_view words, const Work& work) const {
+  const std::size_t room = work.max_tokens - work.out.size();
+  if (longest_ == 0 || words.size() / longest_ <= room) return false;
+  if (sentencepiece()) return true;
+  const auto known = std::count_if(words.begin(), words.end(),
+                                   [this](char c) { return byte_ids_[static_cast<unsigned char>(c)] >= 0; });
+  return static_cast<std::size_t>(known) / longest_ > room;
 }
 
 // What happens to text before words are cut: NFC, and SentencePiece's blanks.
@@ -216,7 +221,7 @@ void BpeTokenizer::put_unknown(std::size_t begin, std::uint32_t length, bool& fu
 }
 
 void BpeTokenizer::encode_word(std::string_view word, Work& work) const {
-  if (sure_to_exceed(word.size(), work)) return work.give_up();
+  if (sure_to_exceed(word, work)) return work.give_up();
   if (spec_.ignore_merges || word.size() == 1) {
     if (const auto found = words_.find(std::string(word)); found != words_.end()) {
       work.out.push_back(found->second);
@@ -280,7 +285,7 @@ void BpeTokenizer::encode_piece(std::string_view text, bool at_start, Work& work
     prefixed += text;
     text = prefixed;
   }
-  if (!splits_drop_text_ && sure_to_exceed(text.size(), work)) return work.give_up();
+  if (!splits_drop_text_ && sure_to_exceed(text, work)) return work.give_up();
   for (const auto piece : splitter_.split(text, work.split)) {
     if (work.too_long()) return;
     encode_word(text.substr(piece.begin, piece.end - piece.begin), work);

@@ -329,5 +329,30 @@ TEST(TokenizerFromJson, WhatContradictsItselfIsRefused) {
   EXPECT_FALSE(tokenizer_spec_from_json(std::string(100000, '['), "", ""));
 }
 
+TEST(Tokenizer, StopsWhereThereAreTooManyAndOnlyThere) {
+  // A byte that the vocabulary lacks vanishes, and may not be counted.
+  for (const bool lacking : {false, true}) {
+    auto spec = byte_spec();
+    if (lacking) spec.kinds['z'] = TokenKind::unused;
+    const std::string& x = spec.tokens['x'];
+    add_token(spec, x + x);
+    add_token(spec, x + x + x + x);
+    spec.merges = {{x, x}, {x + x, x + x}};
+    const auto tokenizer = made(spec);
+    for (const std::string& text : {std::string(100, 'x'), std::string(50, 'x') + std::string(60, 'z'),
+                                    std::string(200, 'z'), std::string("a"), std::string()}) {
+      const auto all = tokenizer->encode(text, {});
+      for (std::size_t most = 0; most <= all.size() + 2; ++most) {
+        const auto cut = tokenizer->encode(text, {.max_tokens = most});
+        if (all.size() <= most) {
+          EXPECT_EQ(cut, all) << text << " " << most;
+        } else {
+          EXPECT_GT(cut.size(), most) << text << " " << most;
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace switchyard::model

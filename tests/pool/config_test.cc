@@ -160,6 +160,12 @@ TEST(Config, ErrorsNameTheLineAndTheKey) {
   }
 }
 
+TEST(Config, TheExampleIsSound) {
+  const auto config = load_config("docs/examples/serve.yaml");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->pool.models.size(), 3u);
+}
+
 TEST(Config, IsBounded) {
   EXPECT_FALSE(parse_config(std::string((1 << 20) + 1, '#')));
   EXPECT_FALSE(parse_config("models: " + std::string(100000, '[')));
