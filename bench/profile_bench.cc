@@ -40,8 +40,11 @@ Result<ProfiledModel> measure_model(const ProfileOptions& options, const Profile
                 config.context, kv_tokens);
   }
   const TimePoint begin = monotonic_now();
-  machine.accelerator.link_bytes_per_second =
-      std::max(machine.accelerator.link_bytes_per_second, copy_rate(**image, options.seconds));
+  // Of the largest image: small ones fit caches.
+  const auto larger = [&](const ProfiledModel& other) { return other.bytes >= result.bytes; };
+  if (std::none_of(machine.models.begin(), machine.models.end(), larger)) {
+    machine.accelerator.link_bytes_per_second = copy_rate(**image, options.seconds);
+  }
 
   StepTimerOptions asked{.threads = options.threads,
                          .chunk = options.chunk,
