@@ -257,6 +257,10 @@ SimFabric& SimFabric::target_of(const Write& write) {
   return *network_.fabrics[network_.ends[write.to_end].fabric];
 }
 
+bool SimFabric::has_route(const Write& write) {
+  return own_port().options.subnet == target_of(write).own_port().options.subnet;
+}
+
 bool SimFabric::path_is_up(const Write& write) {
   SimFabric& target = target_of(write);
   return own_port().up && target.own_port().up &&
@@ -308,7 +312,7 @@ void SimFabric::transmit(std::uint32_t index) {
 
 void SimFabric::arrive(std::uint32_t index, std::uint32_t piece) {
   Write& write = writes_[index];
-  if (write.aborted) return drop(index, piece);
+  if (write.aborted || !has_route(write)) return drop(index, piece);
   Network::End& end = end_of(write);
   if (capabilities_.ordered) {
     if (end.broken) return drop(index, piece);

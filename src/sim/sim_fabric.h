@@ -78,6 +78,7 @@ class SimFabric final : public fabric::Fabric {
   Network::End& end_of(const Write& write) { return network_.ends[write.from_end]; }
   SimFabric& target_of(const Write& write);
   Port& own_port() { return network_.port(network_.process(process_).host, port_); }
+  bool has_route(const Write& write);
   bool path_is_up(const Write& write);
   TimePoint down_since(const Write& write);
   std::uint64_t offset_of(const Write& write, std::uint32_t piece) const { return piece * write.piece_bytes; }
