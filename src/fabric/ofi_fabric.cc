@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "fabric/ofi_path.h"
 #include "fabric/ofi_token.h"
+#include "fabric/self_connect.h"
 
 namespace switchyard::fabric {
 namespace {
@@ -328,8 +329,14 @@ FabricReport probe_ofi_provider(const std::string& provider, const std::string& 
     report.detail = info.error().message;
     return report;
   }
-  report.usable = true;
   const fi_info* found = info->get();
+  if (found->ep_attr->type == FI_EP_MSG) {
+    if (auto ok = connect_to_self(host); !ok) {
+      report.detail = ok.error().message;
+      return report;
+    }
+  }
+  report.usable = true;
   report.detail = fmt::format("libfabric {}, domain {}, {} endpoints, {} addresses",
                               found->fabric_attr->prov_name != nullptr ? found->fabric_attr->prov_name : "?",
                               found->domain_attr->name != nullptr ? found->domain_attr->name : "?",

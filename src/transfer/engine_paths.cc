@@ -32,6 +32,11 @@ constexpr int kLongestRest = 64;          // times EngineOptions::path_rest
 constexpr double kUnknownLine = 1e9;      // bytes per second, where nobody says
 constexpr Nanos kProbeInterval = std::chrono::milliseconds(1);  // between attempts to post a probe
 
+// Why there is no path.
+std::string_view trouble(const Peer& peer) {
+  return peer.path_trouble.empty() ? "none was joined in time" : std::string_view(peer.path_trouble);
+}
+
 }  // namespace
 
 // All pairs of rails of the same fabric; those to be opened at first are wanted.
@@ -134,15 +139,14 @@ void EngineCore::check_paths(std::uint32_t index) {
   }
   if (peer.paths_up == 0) {
     if (!hope && (peer.local || opens_paths(peer))) {
-      return lose(
-          index,
-          peer.paths.empty()
-              ? Error{ErrorCode::unsupported, fmt::format("it has no rail of fabric '{}'", fabrics())}
-              : Error{ErrorCode::unsupported, fmt::format("no path to it works: {}", peer.path_trouble)});
+      return lose(index,
+                  peer.paths.empty()
+                      ? Error{ErrorCode::unsupported, fmt::format("it has no rail of fabric '{}'", fabrics())}
+                      : Error{ErrorCode::unsupported, fmt::format("no path to it works: {}", trouble(peer))});
     }
     const TimePoint limit = peer.paths_down_since + std::max(options_.connect_limit, options_.stall_limit);
     if (now_ >= limit)
-      return lose(index, {ErrorCode::peer_lost, fmt::format("no path to it works: {}", peer.path_trouble)});
+      return lose(index, {ErrorCode::peer_lost, fmt::format("no path to it works: {}", trouble(peer))});
     next = std::min(next, limit);
   }
   if (next != TimePoint::max()) arm_check(index, std::max(next, now_ + std::chrono::milliseconds(1)));

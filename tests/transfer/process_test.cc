@@ -181,7 +181,7 @@ TEST_P(Processes, AStoppedWriterWritesNothingMoreOnceItWasLost) {
   EngineOptions options = watchful();
   options.heartbeat_interval = std::chrono::milliseconds(50);
   options.heartbeat_limit = std::chrono::milliseconds(600);
-  for (int round = 0; round < 4; ++round) {
+  for (int round = 0; round < 3; ++round) {
     Side a = side(kBytes, options);
     PeerProcess peer(GetParam(), kBytes);
     Outcome lost;
