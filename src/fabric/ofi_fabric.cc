@@ -10,9 +10,9 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "fabric/loopback.h"
 #include "fabric/ofi_path.h"
 #include "fabric/ofi_token.h"
-#include "fabric/self_connect.h"
 
 namespace switchyard::fabric {
 namespace {
@@ -331,7 +331,7 @@ FabricReport probe_ofi_provider(const std::string& provider, const std::string& 
   }
   const fi_info* found = info->get();
   if (found->ep_attr->type == FI_EP_MSG) {
-    if (auto ok = connect_to_self(host); !ok) {
+    if (auto ok = check_loopback(host); !ok) {
       report.detail = ok.error().message;
       return report;
     }

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "fabric/loopback.h"
 #include "transfer/control_channel.h"
 #include "transfer/control_link.h"
 #include "transfer/engine_core.h"
@@ -130,6 +131,7 @@ Result<std::shared_ptr<EngineCore>> EngineCore::open(const EngineOptions& option
   const std::string who = fmt::format("engine '{}'", options.name);
   if (auto ok = check(options); !ok) return pass(ok.error());
   if (auto ok = check_address("control_host", options.control_host); !ok) return fail_at(who, ok.error());
+  if (auto ok = fabric::check_loopback(options.control_host); !ok) return fail_at(who, ok.error());
   auto names = rail_names(options);
   if (!names) return fail_at(who, names.error());
   EngineParts parts;
