@@ -16,7 +16,7 @@ using spdlog::info;
 using spdlog::trace;
 using spdlog::warn;
 
-// Sets the line format and the level. `process` is shown in every line ("gateway", "decode-0"). Call once, in main.
+// Sets the line format and the level. `process` is shown in every line ("gateway", "decode-0"). Called again, it replaces what was set.
 void start(std::string_view process, std::string_view default_level = "info");
 
 }  // namespace switchyard::log

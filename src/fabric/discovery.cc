@@ -1,5 +1,6 @@
 // Which rails this machine has, and which one "auto" takes.
 #include "fabric/fabric.h"
+#include "fabric/loopback.h"
 #include "fabric/ofi_fabric.h"
 #include "fabric/shm_fabric.h"
 #include "fabric/verbs_device.h"
@@ -34,7 +35,7 @@ std::vector<FabricReport> list_fabrics(const std::string& host) {
 
 Result<std::string> automatic_fabric(const std::string& host) {
   const FabricReport shared = probe_shm_fabric();
-  if (shared.usable && (host.starts_with("127.") || host == "::1")) return shared.name;
+  if (shared.usable && is_loopback(host)) return shared.name;
   std::string why;
   for (const char* name : kNetworks) {
     FabricReport report = probe(name, host);

@@ -7,7 +7,8 @@
 //   address          what a peer needs to reach it; travels over the control channel
 //   register_memory  makes memory readable for this rail and writable for peers that hold its key
 //   add_peer         makes this side's end of a path to a rail of a peer; its token goes to the other side
-//   connect_peer     joins the end with the other side's token: from now on writes may be posted
+//   connect_peer     joins the end with the other side's token: from now on writes may be posted; whether they get
+//                    through is for the caller to find out
 //   remove_peer      forgets the end, whatever state it is in
 //   post             starts writes; takes as many as it has room for
 //   poll             hands out what has finished here and what has arrived from peers
@@ -18,8 +19,9 @@
 // byte is visible to the target's CPU; an immediate arrives after the bytes of its own write. A write that
 // was taken ends in exactly one completion (delivered or failed), unless its peer is removed first: then its
 // completion may come late or never. Once both sides have removed their ends of a path, nothing that was
-// posted on it lands any more; what has landed is reported by the polls that follow. The word of a completion
-// about sizes is never used.
+// posted on it lands any more; what has landed is reported by the polls that follow. All but the simulated
+// rail keep it out as soon as the target alone has removed its end: a peer that stands still cannot remove
+// its own. The word of a completion about sizes is never used.
 //
 // Threads: register_memory and the destruction of a LocalMemory may happen on any thread; everything else on
 // the one thread that drives the rail. post and poll do not allocate, lock or log on their way (libfabric

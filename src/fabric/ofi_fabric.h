@@ -1,4 +1,5 @@
-// Rails of libfabric: reliable datagram endpoints with remote writes that carry 32 bits to the other side.
+// Rails of libfabric: remote writes that carry 32 bits to the other side. A path has an endpoint of its own
+// (ofi_path.h).
 #pragma once
 
 #include <memory>

@@ -13,10 +13,10 @@
 #include <cstring>
 #include <fstream>
 #include <mutex>
-#include <random>
 #include <utility>
 
 #include "base/log.h"
+#include "base/random.h"
 #include "fabric/shm_segment.h"
 
 namespace switchyard::fabric {
@@ -42,11 +42,6 @@ class Descriptor {
  private:
   int fd_;
 };
-
-std::uint64_t random_word() {
-  std::random_device entropy;
-  return ((std::uint64_t{entropy()} << 32) | entropy()) | 1;
-}
 
 // What stands in the way of process_vm_writev here, or nothing.
 std::string obstacle() {
@@ -145,7 +140,9 @@ Result<std::shared_ptr<Fabric>> ShmFabric::open(const FabricOptions& options) {
   if (!segment) return pass(segment.error());
   home->segment = std::move(*segment);
   auto self = std::make_shared<ShmFabric>();  // from here on there is something to close
-  self->address_.nonce = random_word();
+  std::array<std::uint64_t, 2> words{};
+  if (auto ok = fill_random(std::as_writable_bytes(std::span(words))); !ok) return pass(ok.error());
+  self->address_.nonce = words[0] | 1;  // 0 is nobody's
   self->address_.host = host_identity();
   self->address_.pid = static_cast<std::uint32_t>(getpid());
   self->address_.segment_descriptor = static_cast<std::uint32_t>(home->memory.get());
@@ -153,7 +150,7 @@ Result<std::shared_ptr<Fabric>> ShmFabric::open(const FabricOptions& options) {
   home->segment->magic = kSegmentMagic;
   home->segment->nonce = self->address_.nonce;
   home->segment->self = reinterpret_cast<std::uint64_t>(&*home->segment);
-  home->next_region = random_word() >> 16;
+  home->next_region = words[1] >> 16;
   self->home_ = std::move(home);
   self->peers_.resize(std::min(options.max_peers, kMaxRings));
   self->completions_.reserve(kCompletions);

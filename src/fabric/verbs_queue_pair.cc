@@ -6,8 +6,8 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <random>
 
+#include "base/random.h"
 #include "fabric/verbs_memory.h"
 
 namespace switchyard::fabric {
@@ -52,8 +52,9 @@ Result<std::unique_ptr<VerbsQueuePair>> VerbsQueuePair::create(std::shared_ptr<V
   self->inline_bytes_ = wanted.cap.max_inline_data;
   self->posted_ = self->finished_ = mark.sequence;
   self->cookies_.resize(depth);
-  std::random_device entropy;
-  self->first_packet_ = entropy() & 0xff'ffff;
+  if (auto ok = fill_random(std::as_writable_bytes(std::span(&self->first_packet_, 1))); !ok)
+    return pass(ok.error());
+  self->first_packet_ &= 0xff'ffff;
 
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_INIT;

@@ -36,6 +36,7 @@ struct PortOptions {
   Nanos per_write{};  // the port's own work on each write, beside its bytes
   Nanos cpu_per_post{}, cpu_per_write{};  // what the engine's thread spends in post()
   std::uint64_t mtu = 4096;               // pieces that land one by one
+  std::uint32_t subnet = 0;               // nothing goes from one to another, though ends may be joined
   bool ordered = false;                   // like a reliable connection; else like EFA
   std::uint64_t max_write_bytes = 1 << 20;
   std::uint32_t max_outstanding = 256;

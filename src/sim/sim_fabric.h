@@ -10,6 +10,9 @@
 // been removed anything may still land; a removed end's completions may come all the same. Whatever the
 // contract forbids the caller is reported to Network::violate.
 //
+// sim_fabric.cc is the rail: its memory, its ends, posting and polling; sim_flight.cc is what becomes of a
+// write.
+//
 // Owned by its engine and the network. Threads: the test's.
 #pragma once
 
@@ -48,6 +51,8 @@ class SimFabric final : public fabric::Fabric {
 
  private:
   class Memory;
+  static constexpr std::uint64_t kNoEnd = ~std::uint64_t{0};
+  static constexpr int kRetriesExhausted = 1, kFlushed = 2, kAccessRefused = 3;  // errors of completions
   enum class Mode : std::uint8_t { whole, retries, fails, hangs, ack_lost_fails, ack_lost_hangs };
   struct Registration {
     std::uint64_t key = 0;  // 0: gone
@@ -78,6 +83,7 @@ class SimFabric final : public fabric::Fabric {
   Network::End& end_of(const Write& write) { return network_.ends[write.from_end]; }
   SimFabric& target_of(const Write& write);
   Port& own_port() { return network_.port(network_.process(process_).host, port_); }
+  bool has_route(const Write& write);
   bool path_is_up(const Write& write);
   TimePoint down_since(const Write& write);
   std::uint64_t offset_of(const Write& write, std::uint32_t piece) const { return piece * write.piece_bytes; }

@@ -73,6 +73,8 @@ void Scenario::build() {
   const std::uint64_t kind = random_.below(4);  // of rails: with order, without, or a mixture
   const auto hosts = random_.between(2, random_.chance(0.7) ? 4 : 6);
   constexpr std::uint64_t kSpeeds[] = {1'000'000'000, 3'000'000'000, 12'500'000'000, 25'000'000'000};
+  // Each port of a host has a subnet of its own: only those with the same number reach each other.
+  const bool subnets = random_.chance(0.2);
   std::string rails;
   for (std::uint64_t i = 0; i < hosts; ++i) {
     std::vector<PortOptions> ports;
@@ -85,6 +87,7 @@ void Scenario::build() {
       port.bytes_per_second = random_.chance(0.7) ? speed : kSpeeds[random_.below(4)];
       port.latency = random_.duration(microseconds(1), microseconds(10));
       port.jitter = random_.chance(0.2) ? Nanos::zero() : random_.duration(Nanos(100), microseconds(100));
+      port.subnet = subnets ? static_cast<std::uint32_t>(j) : 0;
       port.mtu = random_.chance(0.5) ? 4096 : random_.between(256, 9000);
       port.max_write_bytes = random_.chance(0.5) ? 1 << 20 : random_.between(2048, 64 << 10);
       port.max_outstanding = static_cast<std::uint32_t>(random_.between(4, 128));
@@ -116,10 +119,11 @@ void Scenario::build() {
     pauses_ = random_.chance(0.4);
     faults_ = static_cast<std::uint32_t>(random_.between(1, 10));
   }
-  scenario_ = fmt::format("{} engines ({}), {} operations of up to {} bytes in {:.0f} ms; faults:{}{}{}{}{}",
-                          hosts, rails, load_.operations, load_.largest, to_seconds(load_.duration) * 1e3,
-                          cuts_ ? " cuts" : "", kills_ ? " deaths" : "", partitions_ ? " partitions" : "",
-                          links_ ? " control links" : "", pauses_ ? " pauses" : "");
+  scenario_ =
+      fmt::format("{} engines ({}{}), {} operations of up to {} bytes in {:.0f} ms; faults:{}{}{}{}{}", hosts,
+                  rails, subnets ? "; subnets" : "", load_.operations, load_.largest,
+                  to_seconds(load_.duration) * 1e3, cuts_ ? " cuts" : "", kills_ ? " deaths" : "",
+                  partitions_ ? " partitions" : "", links_ ? " control links" : "", pauses_ ? " pauses" : "");
   workload_.emplace(cluster_, ledger_, load_);
   for (HostId host = 0; host < hosts; ++host) start(host);
   cluster_.after_step = [this](NodeId node) { ledger_.look_at_counters(node); };

@@ -2,13 +2,13 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <sys/random.h>
 
 #include <cerrno>
 #include <cstring>
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/random.h"
 #include "transfer/tls_stream.h"
 
 namespace switchyard {
@@ -75,8 +75,7 @@ std::string describe_security(std::uint8_t mode) {
 
 Result<Nonce> make_nonce() {
   Nonce nonce;
-  if (getrandom(nonce.data(), nonce.size(), 0) != static_cast<ssize_t>(nonce.size()))
-    return fail(ErrorCode::io, "no random numbers: {}", std::strerror(errno));
+  if (auto ok = fill_random(std::as_writable_bytes(std::span(nonce))); !ok) return pass(ok.error());
   return nonce;
 }
 

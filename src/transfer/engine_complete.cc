@@ -98,6 +98,7 @@ void EngineCore::complete(const fabric::Completion& completion) {
   if (request.generation != static_cast<std::uint32_t>(completion.cookie >> 32)) return;
   if (request.state == WorkRequest::State::orphaned) return free_request(index);
   if (request.state != WorkRequest::State::posted || request.completed) return;
+  if (request.kind == WorkRequest::Kind::probe) return probed(index, completion);
   Peer& peer = peers_[request.peer];
   Path& path = peer.paths[request.path];
   const std::uint32_t slot_index = request.slot;

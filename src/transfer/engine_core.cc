@@ -309,6 +309,7 @@ void EngineCore::begin_shutdown() {
   counters_->close(why);
   take_counters();
   for (Peer& peer : peers_) {
+    for (transfer::Path& path : peer.paths) drop_probe(path);
     if (peer.control != transfer::kNoLink) control_->close(peer.control, "its engine was closed");
     peer.control = transfer::kNoLink;
   }

@@ -190,6 +190,9 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   void check_paths(std::uint32_t peer_index);
   void arm_check(std::uint32_t peer_index, TimePoint when);
   void open_path(std::uint32_t peer_index, transfer::Path& path);
+  void prove_path(std::uint32_t peer_index, std::uint32_t path);
+  void probed(std::uint32_t request_index, const fabric::Completion& completion);
+  void drop_probe(transfer::Path& path);
   void path_is_up(std::uint32_t peer_index, transfer::Path& path);
   void remove_end(transfer::Peer& peer, transfer::Path& path);
   void fail_path(std::uint32_t peer_index, std::uint32_t path, const std::string& why);

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <random>
 
 #include "base/log.h"
+#include "base/random.h"
+#include "fabric/loopback.h"
 #include "transfer/control_channel.h"
+#include "transfer/control_link.h"
 #include "transfer/engine_core.h"
 
 namespace switchyard {
@@ -21,11 +23,6 @@ namespace {
 
 constexpr std::size_t kMaxRequests = 1 << 16;
 constexpr Nanos kLongestLimit = std::chrono::hours(24 * 365);  // of any time in EngineOptions
-
-std::uint64_t random_word() {
-  std::random_device entropy;
-  return (std::uint64_t{entropy()} << 32) | entropy();
-}
 
 Status check(const EngineOptions& options) {
   // A peer's index has 16 bits in an immediate.
@@ -50,6 +47,21 @@ Status check(const EngineOptions& options) {
     return fail(ErrorCode::invalid, "engine '{}': heartbeat_limit has to exceed heartbeat_interval",
                 options.name);
   }
+  return {};
+}
+
+// Peers are given it: it has to be one address, of this machine.
+Status check_address(const std::string& what, const std::string& host) {
+  auto address = transfer::SocketAddress::parse(host, 0);
+  if (!address)
+    return fail(ErrorCode::invalid, "{} '{}' is not an IP address; give one that this machine has", what,
+                host);
+  if (const std::string shown = address->host(); shown == "0.0.0.0" || shown == "::")
+    return fail(
+        ErrorCode::invalid,
+        "{} '{}' means every address of this machine, and peers can reach none of that name; give one "
+        "that it has",
+        what, host);
   return {};
 }
 
@@ -78,6 +90,13 @@ Result<std::vector<RailName>> rail_names(const EngineOptions& options) {
     const std::size_t sign = std::min(item.find('@'), item.size());
     if (sign == 0) return fail(ErrorCode::invalid, "'{}' does not name rails", options.fabric);
     RailName name{item.substr(0, sign), sign < item.size() ? item.substr(sign + 1) : std::string()};
+    if (sign < item.size()) {
+      if (name.fabric == "shm" || name.fabric == "efa")
+        return fail(ErrorCode::invalid, "'{}': {} has no addresses or devices to choose from; write '{}'",
+                    item, name.fabric, name.fabric);
+      const auto ok = name.fabric == "verbs" ? Status{} : check_address("rail", name.where);
+      if (!ok) return fail_at(fmt::format("'{}'", item), ok.error());
+    }
     // Without a device, all that there are.
     const auto devices = name.where.empty() ? fabric::list_devices(name.fabric) : std::vector<std::string>();
     for (const std::string& device : devices) names.push_back({name.fabric, device});
@@ -111,6 +130,8 @@ EngineCore::~EngineCore() {
 Result<std::shared_ptr<EngineCore>> EngineCore::open(const EngineOptions& options) {
   const std::string who = fmt::format("engine '{}'", options.name);
   if (auto ok = check(options); !ok) return pass(ok.error());
+  if (auto ok = check_address("control_host", options.control_host); !ok) return fail_at(who, ok.error());
+  if (auto ok = fabric::check_loopback(options.control_host); !ok) return fail_at(who, ok.error());
   auto names = rail_names(options);
   if (!names) return fail_at(who, names.error());
   EngineParts parts;
@@ -136,8 +157,10 @@ Result<std::shared_ptr<EngineCore>> EngineCore::open(const EngineOptions& option
                                                  .tls = options.tls});
   if (!control) return fail_at(who, control.error());
   parts.control = std::move(*control);
-  parts.id = {random_word(), random_word()};
-  parts.epoch = random_word();
+  std::array<std::uint64_t, 3> words{};
+  if (auto ok = fill_random(std::as_writable_bytes(std::span(words))); !ok) return fail_at(who, ok.error());
+  parts.id = {words[0], words[1]};
+  parts.epoch = words[2];
   auto core = assemble(options, std::move(parts));
   if (!core) return core;
   log::info("{}: fabric {}{}, control channel at {}:{}", who, shown,

@@ -7,6 +7,9 @@
 // any earlier may be less, because a single end that is gone does not keep everything out. What was not
 // acknowledged goes back to its transfers, except for transfers that the other side has counted: those have
 // arrived, and their memory may be somebody else's by now.
+//
+// A path is up for a side when an empty write of it has gone over the path: ends may be joined that no
+// network joins.
 #include <algorithm>
 
 #include "base/log.h"
@@ -27,6 +30,12 @@ namespace {
 constexpr std::uint8_t kMaxAttempts = 8;  // of one work request, each on a path that broke under it
 constexpr int kLongestRest = 64;          // times EngineOptions::path_rest
 constexpr double kUnknownLine = 1e9;      // bytes per second, where nobody says
+constexpr Nanos kProbeInterval = std::chrono::milliseconds(1);  // between attempts to post a probe
+
+// Why there is no path.
+std::string_view trouble(const Peer& peer) {
+  return peer.path_trouble.empty() ? "none was joined in time" : std::string_view(peer.path_trouble);
+}
 
 }  // namespace
 
@@ -83,6 +92,12 @@ void EngineCore::check_paths(std::uint32_t index) {
   peer.check_armed = false;
   TimePoint next = TimePoint::max();
   bool hope = false;
+  // Pairs that were not planned are tried while none is up: after the last one has broken, or when those that
+  // were planned lead nowhere.
+  const bool planned_left = std::any_of(peer.paths.begin(), peer.paths.end(), [](const Path& path) {
+    return path.wanted && path.state != Path::State::unusable && !path.opened_in_vain;
+  });
+  const bool tries_all = peer.paths_up == 0 && (peer.ever_up || !planned_left);
   for (std::uint32_t i = 0; i < peer.paths.size(); ++i) {
     Path& path = peer.paths[i];
     if (path.state == Path::State::up && path.outstanding.get() != 0) {
@@ -101,34 +116,37 @@ void EngineCore::check_paths(std::uint32_t index) {
     if (path.state == Path::State::opening || path.state == Path::State::closing) {
       hope = true;
       next = std::min(next, path.changed + options_.stall_limit);
-      if (path.state == Path::State::opening && now_ - path.changed >= options_.stall_limit)
-        fail_path(index, i, "it was not opened in time");
+      if (path.state == Path::State::opening && now_ - path.changed >= options_.stall_limit) {
+        fail_path(index, i, path.joined ? "nothing goes through" : "it was not opened in time");
+      } else if (path.state == Path::State::opening && path.joined && path.probe == kNoIndex) {
+        prove_path(index, i);
+        next = std::min(next, now_ + kProbeInterval);
+      }
     }
     if (peer.generation != generation) return;
     if (path.state != Path::State::closed) continue;
-    hope |= path.wanted || peer.ever_up;
-    if (!(path.wanted || peer.paths_up == 0) || !(peer.local || opens_paths(peer))) continue;
+    hope |= path.wanted || tries_all;
+    if (!(path.wanted || tries_all) || !(peer.local || opens_paths(peer))) continue;
     if (now_ < path.retry_at) {
       next = std::min(next, path.retry_at);
     } else if (!rails_[path.local].healthy.get()) {
       next = std::min(next, now_ + options_.path_rest);
-    } else if (path.wanted || peer.ever_up) {
+    } else {
       open_path(index, path);
       if (peer.generation != generation) return;
-      next = std::min(next, now_ + options_.path_rest);
+      next = std::min(next, now_ + (peer.local ? kProbeInterval : options_.path_rest));
     }
   }
   if (peer.paths_up == 0) {
     if (!hope && (peer.local || opens_paths(peer))) {
-      return lose(
-          index,
-          peer.paths.empty()
-              ? Error{ErrorCode::unsupported, fmt::format("it has no rail of fabric '{}'", fabrics())}
-              : Error{ErrorCode::unsupported, fmt::format("no path to it works: {}", peer.path_trouble)});
+      return lose(index,
+                  peer.paths.empty()
+                      ? Error{ErrorCode::unsupported, fmt::format("it has no rail of fabric '{}'", fabrics())}
+                      : Error{ErrorCode::unsupported, fmt::format("no path to it works: {}", trouble(peer))});
     }
     const TimePoint limit = peer.paths_down_since + std::max(options_.connect_limit, options_.stall_limit);
     if (now_ >= limit)
-      return lose(index, {ErrorCode::peer_lost, fmt::format("no path to it works: {}", peer.path_trouble)});
+      return lose(index, {ErrorCode::peer_lost, fmt::format("no path to it works: {}", trouble(peer))});
     next = std::min(next, limit);
   }
   if (next != TimePoint::max()) arm_check(index, std::max(next, now_ + std::chrono::milliseconds(1)));
@@ -162,12 +180,57 @@ void EngineCore::open_path(std::uint32_t index, Path& path) {
   }
   path.end = end->peer;
   path.has_end = true;
+  path.joined = false;
   path.state = Path::State::opening;
   path.changed = now_;
   ++path.incarnation;
   if (!peer.local) return say(peer, path, PathRecord::Kind::open, std::move(end->token));
+  const auto path_index = static_cast<std::uint32_t>(&path - peer.paths.data());
   if (auto ok = rails_[path.local].rail->connect_peer(path.end, end->token); !ok)
-    return fail_path(index, static_cast<std::uint32_t>(&path - peer.paths.data()), ok.error().message);
+    return fail_path(index, path_index, ok.error().message);
+  prove_path(index, path_index);
+}
+
+// Both ends are joined. Posts the probe, or leaves it to the next check.
+void EngineCore::prove_path(std::uint32_t index, std::uint32_t path_index) {
+  Peer& peer = peers_[index];
+  Path& path = peer.paths[path_index];
+  if (!std::exchange(path.joined, true)) {
+    path.changed = now_;
+    arm_check(index, now_ + kProbeInterval);
+  }
+  const std::uint32_t probe = take_request(true);
+  if (probe == kNoIndex) return;
+  const RegionKey::Rail& log = peer.introduction.log[path.remote];
+  const fabric::WriteRequest write{.target_address = log.address + peer.introduction.log_offset,
+                                   .target_key = log.key,
+                                   .cookie = std::uint64_t{requests_[probe].generation} << 32 | probe};
+  if (rails_[path.local].rail->post(path.end, {&write, 1}) == 0) return free_request(probe);
+  WorkRequest& request = requests_[probe];
+  request.kind = WorkRequest::Kind::probe;
+  request.state = WorkRequest::State::posted;
+  request.peer = index;
+  request.path = path_index;
+  path.probe = probe;
+  ++outstanding_;
+  if (need_asking_ && rails_[path.local].rail->wait_fd() < 0) keep_awake(peer);
+}
+
+void EngineCore::drop_probe(Path& path) {
+  if (path.probe == kNoIndex) return;
+  free_request(std::exchange(path.probe, kNoIndex));
+  --outstanding_;
+}
+
+void EngineCore::probed(std::uint32_t request_index, const fabric::Completion& completion) {
+  const std::uint32_t index = requests_[request_index].peer, path_index = requests_[request_index].path;
+  Peer& peer = peers_[index];
+  Path& path = peer.paths[path_index];
+  drop_probe(path);
+  if (completion.kind == fabric::Completion::Kind::failed)
+    return fail_path(index, path_index, rails_[path.local].rail->describe_error(completion.error));
+  // Now the other side may try.
+  if (!peer.local && opens_paths(peer)) say(peer, path, PathRecord::Kind::ready);
   path_is_up(index, path);
 }
 
@@ -193,6 +256,8 @@ void EngineCore::remove_end(Peer& peer, Path& path) {
       return other.state == Path::State::up && rails_[other.local].rail->capabilities().local;
     });
   }
+  drop_probe(path);
+  path.joined = false;
   if (!std::exchange(path.has_end, false)) return;
   rails_[path.local].rail->remove_peer(path.end);
 }
@@ -255,6 +320,7 @@ void EngineCore::on_path(transfer::LinkId link, const PathRecord& record) {
       if (path.state != Path::State::closed && path.state != Path::State::unusable)
         return lose(index, {ErrorCode::peer_lost, "it opened a path twice"});
       path.incarnation = record.incarnation;
+      path.joined = false;
       auto end = rails_[path.local].healthy.get()
                      ? rail.add_peer(peer.address.rails[path.remote].address)
                      : Result<fabric::PathEnd>(fail(ErrorCode::io, "the port of the other side is down"));
@@ -278,17 +344,16 @@ void EngineCore::on_path(transfer::LinkId link, const PathRecord& record) {
       break;
     }
     case Kind::accept:
-      if (path.state != Path::State::opening || path.incarnation != record.incarnation) break;
+      if (path.state != Path::State::opening || path.joined || path.incarnation != record.incarnation) break;
       if (auto ok = rail.connect_peer(path.end, record.token); !ok) {
         fail_path(index, path_index, ok.error().message);
         break;
       }
-      say(peer, path, Kind::ready);
-      path_is_up(index, path);
+      prove_path(index, path_index);
       break;
     case Kind::ready:
-      if (path.state == Path::State::opening && path.incarnation == record.incarnation)
-        path_is_up(index, path);
+      if (path.state == Path::State::opening && path.incarnation == record.incarnation && !path.joined)
+        prove_path(index, path_index);
       break;
     case Kind::close:
       if (path.incarnation != record.incarnation) break;

@@ -406,9 +406,11 @@ void EngineCore::keep_all_awake() {
   last_keep_awake_ = now_;
   for (Peer& peer : peers_) {
     const auto waits = [&](const Path& path) {
-      return path.outstanding.get() != 0 && rails_[path.local].rail->wait_fd() < 0;
+      return (path.outstanding.get() != 0 || path.probe != kNoIndex) &&
+             rails_[path.local].rail->wait_fd() < 0;
     };
-    if (peer.state == Peer::State::open && std::any_of(peer.paths.begin(), peer.paths.end(), waits))
+    // Only open ones have paths; the state of others is not the worker's alone.
+    if (std::any_of(peer.paths.begin(), peer.paths.end(), waits))
       keep_awake(peer);
   }
 }

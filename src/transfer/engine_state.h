@@ -72,10 +72,10 @@ struct TransferSlot {
 
 // One write that a rail has, or that is to be posted again.
 struct WorkRequest {
-  enum class Kind : std::uint8_t { data, record };
+  enum class Kind : std::uint8_t { data, record, probe };
   enum class State : std::uint8_t {
     free,
-    posted,   // in its path's list
+    posted,   // in its path's list; a probe is in none
     again,    // in its slot's list
     orphaned  // nobody waits for it, but its rail may still read the source
   };
@@ -108,10 +108,12 @@ struct Path {
   State state = State::closed;
   bool wanted = false;  // to be opened, by the side that opens
   bool has_end = false;
+  bool joined = false;          // while opening: both ends are, and a write shall prove it
   bool opened_in_vain = false;  // it failed before it was up
   bool said_closed = false;     // while closing: the other side has our counts
   fabric::PeerId end = 0;
   std::uint32_t incarnation = 0;
+  std::uint32_t probe = kNoIndex;  // the write that proves it
   IndexList requests;
   TimePoint changed{};        // to its state
   TimePoint last_progress{};  // a completion, or the first post after a pause

@@ -118,6 +118,79 @@ TEST_P(Rails, RemovedAndAddedAgain) {
   EXPECT_EQ(arrived_, std::vector<std::uint32_t>{5});
 }
 
+// A writer that stands still keeps its end and goes on later.
+TEST_P(Rails, NothingLandsOnceTheTargetHasRemovedItsEnd) {
+  constexpr std::uint64_t kEach = 256 << 10;
+  for (std::uint64_t round = 0; round < 8; ++round) {
+    std::array<Completion, 64> some;
+    drive({request(0, 100, 0)}, 0);
+    std::vector<WriteRequest> requests;
+    for (std::uint64_t i = 0; i < 24; ++i) requests.push_back(request(i % 4 * kEach, kEach, i));
+    std::size_t posted = a_->post(peer_, requests);
+    for (std::uint64_t i = 0; i < 3 * round; ++i) b_->poll(some);
+    b_->remove_peer(peer_at_b_);
+    std::fill(target_.begin(), target_.end(), std::byte{0xee});
+    const TimePoint deadline = monotonic_now() + std::chrono::seconds(30);
+    for (bool broken = false; !broken;) {
+      ASSERT_LT(monotonic_now(), deadline);
+      if (posted < requests.size()) posted += a_->post(peer_, std::span(requests).subspan(posted));
+      for (std::size_t i = 0, n = a_->poll(some); i < n; ++i)
+        broken |= some[i].kind == Completion::Kind::failed;
+      b_->poll(some);
+      // Where everything had landed before, something more has to be refused.
+      if (posted == requests.size()) requests.push_back(request(0, kEach, requests.size()));
+    }
+    a_->remove_peer(peer_);
+    for (int i = 0; i < 100; ++i) a_->poll(some), b_->poll(some);
+    ASSERT_TRUE(
+        std::all_of(target_.begin(), target_.end(), [](std::byte each) { return each == std::byte{0xee}; }));
+    connect();
+  }
+}
+
+TEST_P(Rails, ARailMayBeJoinedWithItself) {
+  auto end = b_->add_peer(b_->address());
+  ASSERT_TRUE(end) << end.error().message;
+  ASSERT_TRUE(b_->connect_peer(end->peer, end->token));
+  auto source = b_->register_memory({source_.data(), source_.size()});
+  WriteRequest own = request(0, 1000, 1);
+  own.source_memory = source->get();
+  own.has_immediate = true;
+  own.immediate = 7;
+  const TimePoint deadline = monotonic_now() + std::chrono::seconds(30);
+  std::array<Completion, 16> some;
+  std::size_t posted = 0, seen = 0;
+  while (seen < 2) {
+    ASSERT_LT(monotonic_now(), deadline);
+    if (posted == 0) posted = b_->post(end->peer, {&own, 1});
+    for (std::size_t i = 0, n = b_->poll(some); i < n; ++i, ++seen)
+      EXPECT_NE(some[i].kind, Completion::Kind::failed);
+  }
+  EXPECT_TRUE(std::equal(source_.begin(), source_.begin() + 1000, target_.begin()));
+  b_->remove_peer(end->peer);
+}
+
+TEST_P(Rails, TwoHundredPathsAreOpenAtOnce) {
+  std::vector<std::pair<PeerId, PeerId>> ends;
+  for (std::uint32_t i = 0; i < 200; ++i) {
+    const auto before = std::pair(peer_, peer_at_b_);
+    connect();
+    ends.push_back(before);
+    WriteRequest last = request(i * 8, 8, i);
+    last.has_immediate = true;
+    last.immediate = i;
+    drive({last}, i + 1);
+    ASSERT_FALSE(HasFatalFailure());
+  }
+  EXPECT_TRUE(failed_.empty());
+  EXPECT_TRUE(std::equal(source_.begin(), source_.begin() + 1600, target_.begin()));
+  for (const auto& [here, there] : ends) {
+    a_->remove_peer(here);
+    b_->remove_peer(there);
+  }
+  drive({request(0, 1 << 20, 1000)}, 0);
+}
+
 TEST(Fabrics, WithoutDescriptorsOpeningFails) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "the sanitizer takes descriptors of its own to look at memory";

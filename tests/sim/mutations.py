@@ -48,6 +48,12 @@ MUTATIONS = [
     ("a lost peer keeps its ends", "engine_peers.cc", "  for (Path& path : peer.paths) remove_end(peer, path);\n", ""),
     ("a path never comes back", "engine_paths.cc",
      "path.retry_at = now_ + path.rest;", "path.retry_at = TimePoint::max();"),
+    ("a path is up without proof", "engine_paths.cc",
+     "  const std::uint32_t probe = take_request(true);\n",
+     "  if (!peer.local && opens_paths(peer)) say(peer, path, PathRecord::Kind::ready);\n  return path_is_up(index, path);\n"
+     "  const std::uint32_t probe = take_request(true);\n"),
+    ("pairs that were not planned are never tried at first", "engine_paths.cc",
+     "(peer.ever_up || !planned_left)", "peer.ever_up"),
     ("deadlines of transfers are not kept", "engine_core.cc",
      'end(id, fail(ErrorCode::timed_out, "the transfer was not complete at its deadline"));', "continue;"),
     ("a transfer outlives its peer", "engine_peers.cc", "    end(i, pass(error));\n  }\n  for", "  }\n  for"),

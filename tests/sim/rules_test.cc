@@ -151,6 +151,48 @@ TEST_F(Rules, ARailThatDiesCostsBandwidthAndIsUsedAgain) {
   }
 }
 
+// T9: pairs of rails that no network joins are tried, and get no work.
+TEST_F(Rules, APathThatNeverDeliversIsNeverUp) {
+  for (const bool ordered : {true, false}) {
+    PortOptions one{.ordered = ordered}, two{.subnet = 1, .ordered = ordered};
+    Machine &a = machine({one, two}), &b = machine({one, two});
+    connect(a, b);
+    std::vector<Outcome> done(64);
+    for (Outcome& each : done) ASSERT_TRUE(engine(a).write(write_of(a, b, 0, 1 << 20), into(each)));
+    cluster_.run_for(microseconds(100));
+    // The last path breaks, and comes back after several rounds over all pairs.
+    const HostId host = cluster_.host_of(b.node);
+    cluster_.network().cut(host, 0, false);
+    cluster_.network().cut(host, 1, false);
+    cluster_.run_for(milliseconds(400));
+    cluster_.network().restore(host, 1);
+    for (Outcome& each : done) {
+      ASSERT_TRUE(finishes(each));
+      EXPECT_EQ(each.word(), "ok") << (each.status ? "" : each.status.error().message);
+    }
+    const EngineMetrics metrics = engine(a).metrics();
+    ASSERT_EQ(metrics.peers.size(), 1u);
+    for (const auto& path : metrics.peers[0].paths) {
+      if (path.local_rail == path.remote_rail) continue;
+      EXPECT_FALSE(path.up);
+      EXPECT_EQ(path.bytes_written, 0u);
+      EXPECT_EQ(path.failovers, 0u);
+    }
+  }
+}
+
+// The fastest rails are paired first, and here no network joins these.
+TEST_F(Rules, WhenThePlannedPairsLeadNowhereOthersAreTried) {
+  PortOptions fast{.bytes_per_second = 25'000'000'000}, slow{.bytes_per_second = 1'000'000'000};
+  PortOptions fast_there = fast, slow_there = slow;
+  slow.subnet = fast_there.subnet = 1;
+  Machine &a = machine({fast, slow}), &b = machine({fast_there, slow_there});
+  Outcome done;
+  ASSERT_TRUE(engine(a).write(write_of(a, b, 0, 1 << 20), into(done)));
+  ASSERT_TRUE(finishes(done));
+  EXPECT_EQ(done.word(), "ok") << (done.status ? "" : done.status.error().message);
+}
+
 // T12
 TEST_F(Rules, LatencyOvertakesBulk) {
   PortOptions port{.bytes_per_second = 1'250'000'000};

@@ -176,6 +176,39 @@ TEST_P(Processes, AStoppedPeerIsLostAtTheHeartbeatLimit) {
   EXPECT_EQ(peer.ask("filled 8 " + std::to_string(kBytes)), "yes");
 }
 
+// The writer stands still in the middle of megabytes, and finds itself forgotten when it goes on.
+TEST_P(Processes, AStoppedWriterWritesNothingMoreOnceItWasLost) {
+  EngineOptions options = watchful();
+  options.heartbeat_interval = std::chrono::milliseconds(50);
+  options.heartbeat_limit = std::chrono::milliseconds(600);
+  for (int round = 0; round < 3; ++round) {
+    Side a = side(kBytes, options);
+    PeerProcess peer(GetParam(), kBytes);
+    Outcome lost;
+    a.engine->on_peer_lost([done = lost.done()](const PeerAddress&, const Error& why) { done(pass(why)); });
+    auto counter = a.engine->make_counter(), later = a.engine->make_counter();
+    auto named = [](const Counter& each) {
+      return fmt::format("{} {} {}", each.id().slot, each.id().generation, each.id().epoch);
+    };
+    peer.say(fmt::format("flood {} {} {}", kBytes, hex(a), named(*counter)));
+    ASSERT_TRUE(eventually([&] { return counter->arrived() > static_cast<std::uint64_t>(3 + 2 * round); }));
+    peer.stop();
+    ASSERT_EQ(lost.word(), "peer_lost");
+    fill(a.bytes(), 9);
+    const std::uint64_t arrived = counter->arrived();
+    peer.kill(SIGCONT);
+    ASSERT_TRUE(eventually([&] { return peer.ask("lost") == "1"; }));
+    Outcome again;
+    ASSERT_TRUE(a.engine->connect(peer.address(), again.done()));
+    ASSERT_EQ(again.word(), "ok");
+    // Both have done a lot since.
+    ASSERT_EQ(peer.ask(fmt::format("write 9 8 {} {}", hex(a), named(*later))), "ok");
+    ASSERT_TRUE(eventually([&] { return later->arrived() == 1; }));
+    EXPECT_TRUE(filled(a.bytes(), 9));
+    EXPECT_EQ(counter->arrived(), arrived);
+  }
+}
+
 TEST_P(Processes, ARestartedPeerHasANewEpoch) {
   Side a = side(kBytes);
   auto peer = std::make_unique<PeerProcess>(GetParam(), kBytes);

@@ -1,0 +1,22 @@
+#include "base/random.h"
+
+#include <sys/random.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace switchyard {
+
+Status fill_random(std::span<std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t got = getrandom(bytes.data(), bytes.size(), 0);
+    if (got > 0) {
+      bytes = bytes.subspan(static_cast<std::size_t>(got));
+    } else if (errno != EINTR) {
+      return fail(ErrorCode::io, "the kernel gives no random numbers: getrandom: {}", strerror(errno));
+    }
+  }
+  return {};
+}
+
+}  // namespace switchyard
