@@ -54,6 +54,20 @@ YamlReader policy_into(schedule::PolicyKind& target) {
   }};
 }
 
+YamlReader duration_into(Nanos& target, Nanos least, Nanos most) {
+  return {[&target, least, most](const YAML::Node& node) -> Status {
+    const auto text = scalar(node);
+    if (!text) return pass(text.error());
+    const auto value = parse_duration(*text);
+    if (!value) return pass(value.error());
+    if (*value < least || *value > most)
+      return fail(ErrorCode::invalid, "'{}' is not from {} s to {} s", *text, to_seconds(least),
+                  to_seconds(most));
+    target = *value;
+    return {};
+  }};
+}
+
 // A list that is there but empty would open the server, which nobody means who writes it.
 YamlReader keys_into(std::vector<std::string>& target, const char* name) {
   return {
@@ -184,6 +198,8 @@ YamlReaders top_level(ServeConfig& config, Found& found, const std::filesystem::
       {"host_kv_memory", bytes_into(pool.host_kv_bytes)},
       {"model_cache", bytes_into(pool.cache_bytes)},
       {"policy", policy_into(pool.policy)},
+      {"longest_quota",
+       duration_into(pool.longest_quota, std::chrono::milliseconds(1), std::chrono::hours(1))},
       {"admission", mapping("admission", admission_into(pool.admission))},
       {"max_queue", number_into(pool.max_queue, 1, 1 << 20)},
       {"control_tls", bool_into(pool.control_tls)},
@@ -297,6 +313,7 @@ std::vector<std::string> keys_for_restart(const ServeConfig& now, const ServeCon
   compare("host_kv_memory", a.host_kv_bytes == b.host_kv_bytes);
   compare("model_cache", a.cache_bytes == b.cache_bytes);
   compare("policy", a.policy == b.policy);
+  compare("longest_quota", a.longest_quota == b.longest_quota);
   compare("admission", a.admission.max_waiting == b.admission.max_waiting &&
                            a.admission.shed_overload == b.admission.shed_overload &&
                            a.admission.attainment == b.admission.attainment &&

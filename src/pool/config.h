@@ -29,6 +29,7 @@ struct PoolConfig {
   std::uint64_t cache_bytes =
       0;  // of model images in shared memory; 0: all of them, up to half the machine's
   schedule::PolicyKind policy = schedule::PolicyKind::slack;
+  Nanos longest_quota = std::chrono::seconds(4);  // of a turn, with `quota`
   schedule::AdmissionOptions admission{.max_waiting = 1024};
   std::uint32_t max_queue = 4096;  // requests that are waiting or running
   bool control_tls = false;        // messages between processes are encrypted

@@ -7,8 +7,8 @@ namespace switchyard::pool {
 Result<std::unique_ptr<Dispatcher>> Dispatcher::create(const Options& options, std::uint64_t host_kv_bytes,
                                                        ModelCache& cache, std::unique_ptr<Trace> trace,
                                                        InstanceLost instance_lost) {
-  auto dispatcher = std::unique_ptr<Dispatcher>(
-      new Dispatcher(options, cache, std::move(trace), std::move(instance_lost)));
+  auto dispatcher =
+      std::unique_ptr<Dispatcher>(new Dispatcher(options, cache, std::move(trace), std::move(instance_lost)));
   auto host = HostKv::create(host_kv_bytes, options.slab_bytes);
   if (!host) return pass(host.error());
   dispatcher->host_ = *std::move(host);

@@ -1,10 +1,10 @@
 // Drives the scheduler with real instances: tells the policy what happened, and has instances do what it
 // answers.
 //
-// A request's prompt and tokens stay here until it ends. When an instance dies or KV is lost, the policy has it
-// prefilled again from prompt and tokens; sampling depends on seed and position only, so the text goes on as if
-// nothing had happened. What is left of an earlier attempt on instances is a Departure, until everybody has let
-// go of it.
+// A request's prompt and tokens stay here until it ends. When an instance dies or KV is lost, the policy has
+// it prefilled again from prompt and tokens; sampling depends on seed and position only, so the text goes on
+// as if nothing had happened. What is left of an earlier attempt on instances is a Departure, until everybody
+// has let go of it.
 //
 // Any thread may call. Sinks are called with the lock held: they must not block, nor call the dispatcher.
 #pragma once
@@ -104,8 +104,8 @@ class Dispatcher final : public Generator, public Catalogue {
     std::uint64_t block_bytes = 0;
     std::int64_t created = 0;
     ModelState state = ModelState::preparing;
-    bool gone = false;    // was removed: its number is not used again
-    bool known = false;   // to the policy
+    bool gone = false;   // was removed: its number is not used again
+    bool known = false;  // to the policy
     std::string detail;
     TimePoint retry_at{};
     Nanos pause{};
@@ -121,11 +121,11 @@ class Dispatcher final : public Generator, public Catalogue {
     bool sent = false;
     ModelId model = schedule::kNoModel;
     TimePoint begun{};
-    RunPrefill order;                       // prefill, until it is sent
-    std::set<RequestId> requests;           // prefill: not lost or cancelled
-    std::size_t expecting = 0;              // prefill: destinations that are not known yet
-    std::vector<schedule::Progress> made;   // prefill
-    std::vector<RequestId> lost, arrived;   // prefill: to be told after prefilled
+    RunPrefill order;                      // prefill, until it is sent
+    std::set<RequestId> requests;          // prefill: not lost or cancelled
+    std::size_t expecting = 0;             // prefill: destinations that are not known yet
+    std::vector<schedule::Progress> made;  // prefill
+    std::vector<RequestId> lost, arrived;  // prefill: to be told after prefilled
   };
 
   struct Load {
@@ -150,9 +150,8 @@ class Dispatcher final : public Generator, public Catalogue {
     ModelId loaded = schedule::kNoModel;  // last
     TimePoint load_begun{}, load_ended{};
     Stats stats;
-    std::uint64_t switches = 0, hidden_switches = 0, loads = 0;
-    double switch_wait = 0, load_seconds = 0;
-    std::uint64_t load_bytes = 0;
+    std::uint64_t switches = 0, hidden_switches = 0;
+    double switch_wait = 0;
   };
 
   struct Holder {
@@ -331,7 +330,7 @@ class Dispatcher final : public Generator, public Catalogue {
   std::vector<Lost> lost_;  // to be told to instance_lost_
 
   std::uint64_t submitted_ = 0, rejected_ = 0, failed_ = 0, replays_ = 0;
-  std::uint64_t moves_out_ = 0, moves_in_ = 0, moved_bytes_ = 0, drops_ = 0;
+  std::uint64_t drops_ = 0;
 };
 
 }  // namespace switchyard::pool

@@ -86,8 +86,8 @@ void Dispatcher::load_over(Instance& instance, bool ready, const Error& why) {
   }
   policy_->load_failed(instance.id, load.model, now, actions_);
   Model& model = *models_[load.model];
-  model_failed(model, {why.code, fmt::format("it cannot be loaded on {}: {}", instance.status.name,
-                                             why.message)});
+  model_failed(model,
+               {why.code, fmt::format("it cannot be loaded on {}: {}", instance.status.name, why.message)});
 }
 
 // --- Jobs ---
@@ -186,7 +186,6 @@ void Dispatcher::carry_out(const schedule::RunPrefill& action) {
         prompt.host_blocks = request.host_blocks = *std::move(blocks);
         request.move = Move::to_host;
         request.mover = instance->id;
-        ++moves_out_;
       } else {
         job.lost.push_back(request.id);
       }
@@ -287,7 +286,6 @@ void Dispatcher::carry_out(const schedule::MoveKv& action) {
     request.host_blocks = *std::move(blocks);
     request.move = Move::to_host;
     request.mover = from->id;
-    ++moves_out_;
     send(*from, MoveOut{request.ticket(), request.host_blocks});
     return;
   }
@@ -298,7 +296,6 @@ void Dispatcher::carry_out(const schedule::MoveKv& action) {
     introduce(*to, request);
     request.move = Move::from_host;
     request.mover = to->id;
-    ++moves_in_;
     send(*to, MoveIn{request.ticket(), request.host_blocks});
     return;
   }

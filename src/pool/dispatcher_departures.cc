@@ -5,8 +5,8 @@
 
 namespace switchyard::pool {
 
-// Has everybody forget the present attempt. `ended_by_itself`: the instance that worked on it has forgotten it
-// already, but for KV that is on its way elsewhere.
+// Has everybody forget the present attempt. `ended_by_itself`: the instance that worked on it has forgotten
+// it already, but for KV that is on its way elsewhere.
 void Dispatcher::depart(Request& request, bool tell_policy, bool ended_by_itself) {
   Departure departure{.request = request.id,
                       .source = request.source,
@@ -64,9 +64,9 @@ void Dispatcher::let_go(const Ticket& ticket, InstanceId id, bool dead) {
     left.source = kNone;
     if (Instance* landing = find(left.landing)) send(*landing, Release{ticket, !dead});
   }
-  const auto process = dead ? std::ranges::find_if(instances_, [id](const auto& each) {
-    return each.second.id == id;
-  }) : instances_.end();
+  const auto process =
+      dead ? std::ranges::find_if(instances_, [id](const auto& each) { return each.second.id == id; })
+           : instances_.end();
   finish_if_empty(entry, process == instances_.end() ? std::string() : process->first);
 }
 

@@ -123,12 +123,7 @@ void Dispatcher::said_hello(const PeerAddress& from, const InstanceHello& hello)
 
 void Dispatcher::reported(Instance& instance, const Loaded& report) {
   if (!instance.load || instance.load->serial != report.serial) return;
-  if (report.ready) {
-    costs_.loaded(report.model, report.bytes, report.took);
-    ++instance.loads;
-    instance.load_bytes += report.bytes;
-    instance.load_seconds += to_seconds(report.took);
-  }
+  if (report.ready) costs_.loaded(report.model, report.bytes, report.took);
   load_over(instance, report.ready, report.error);
 }
 
@@ -137,8 +132,7 @@ void Dispatcher::reported(Instance& instance, const Expecting& report) {
   if (request == nullptr || request->landing != instance.id || request->landing_known) return;
   request->landing_known = true;
   if (Job* job = prefill_of(*request); job != nullptr && !job->sent) {
-    const auto prompt =
-        std::ranges::find(job->order.prompts, report.ticket, &RunPrefill::Prompt::ticket);
+    const auto prompt = std::ranges::find(job->order.prompts, report.ticket, &RunPrefill::Prompt::ticket);
     if (prompt != job->order.prompts.end()) prompt->destination = report.destination;
     --job->expecting;
     if (Instance* at = find(request->prefiller)) send_prefill_if_ready(*at);
@@ -162,7 +156,6 @@ void Dispatcher::reported(Instance& instance, const KvHere& report) {
 }
 
 void Dispatcher::reported(Instance& instance, const KvMoved& report) {
-  moved_bytes_ += report.bytes;
   Request* request = find_request(report.ticket);
   if (request == nullptr || request->move == Move::none || request->mover != instance.id)
     return let_go(report.ticket, instance.id, false);
@@ -192,8 +185,7 @@ void Dispatcher::reported(Instance& instance, const KvMoved& report) {
 
 void Dispatcher::reported(Instance& instance, const KvLost& report) {
   Request* request = find_request(report.ticket);
-  if (request == nullptr || !holds(instance, *request))
-    return let_go(report.ticket, instance.id, false);
+  if (request == nullptr || !holds(instance, *request)) return let_go(report.ticket, instance.id, false);
   log::debug("KV of request {} is lost on {}: {}", report.ticket.id, instance.status.name,
              report.why.message);
   kv_lost(*request, instance, report.why);

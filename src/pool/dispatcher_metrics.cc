@@ -55,8 +55,8 @@ std::vector<prometheus::MetricFamily> Dispatcher::metrics() const {
             number(cache.failures));
 
   const std::lock_guard lock(mutex_);
-  const auto placed = std::ranges::count_if(
-      requests_, [](const auto& entry) { return !entry.second.holders.empty(); });
+  const auto placed =
+      std::ranges::count_if(requests_, [](const auto& entry) { return !entry.second.holders.empty(); });
   out.gauge("pool_requests_waiting", "Requests that no instance has at the moment",
             number(requests_.size()) - number(placed));
   out.gauge("pool_requests_placed", "Requests that an instance has", number(placed));
@@ -67,11 +67,6 @@ std::vector<prometheus::MetricFamily> Dispatcher::metrics() const {
   out.gauge("pool_departures", "Attempts that instances have not let go of yet", number(departures_.size()));
   out.gauge("host_kv_bytes", "KV that waits in host memory", number(host_->used()));
   out.gauge("host_kv_capacity_bytes", "Host memory for KV", number(host_->capacity()));
-  out.count("kv_moves_total", "KV of a request moved to or from host memory", number(moves_out_),
-            {{"direction", "out"}});
-  out.count("kv_moves_total", "KV of a request moved to or from host memory", number(moves_in_),
-            {{"direction", "in"}});
-  out.count("kv_moved_bytes_total", "Bytes of these moves", number(moved_bytes_));
   out.count("kv_drops_total", "Times that KV was given up for lack of memory", number(drops_));
 
   for (const auto& model : models_) {
@@ -97,18 +92,15 @@ std::vector<prometheus::MetricFamily> Dispatcher::metrics() const {
     out.count("switches_total", "Times that another model took its turn", number(instance.switches), labels);
     out.count("switches_hidden_total", "Of them, those that waited for nothing",
               number(instance.hidden_switches), labels);
-    out.count("switch_wait_seconds_total", "Time that instances stood still for a load",
-              instance.switch_wait, labels);
-    out.count("model_loads_total", "Models copied into a berth", number(instance.loads), labels);
-    out.count("model_load_bytes_total", "Bytes of these copies", number(instance.load_bytes), labels);
-    out.count("model_load_seconds_total", "Time of these copies", instance.load_seconds, labels);
+    out.count("switch_wait_seconds_total", "Time that instances stood still for a load", instance.switch_wait,
+              labels);
     for (const Stats::Sample& sample : instance.stats.samples) {
       Labels all = labels;
       for (const auto& [label, value] : sample.labels) all.push_back({label, value});
       if (sample.counter) {
-        out.count(sample.name, sample.help, sample.value, all);
+        out.count("instance_" + sample.name, sample.help, sample.value, all);
       } else {
-        out.gauge(sample.name, sample.help, sample.value, all);
+        out.gauge("instance_" + sample.name, sample.help, sample.value, all);
       }
     }
   }

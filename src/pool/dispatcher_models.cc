@@ -152,8 +152,8 @@ Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::Mode
   }
   model.image = std::move(image);
   model.context = static_cast<std::uint32_t>(context);
-  model.shape = {.layers = layout.layers, .block_tokens = model::kBlockTokens,
-                 .layer_bytes = layout.layer_bytes()};
+  model.shape = {
+      .layers = layout.layers, .block_tokens = model::kBlockTokens, .layer_bytes = layout.layer_bytes()};
   model.block_bytes = layout.block_bytes();
   costs_.add_model(model.id, bytes, layout.block_bytes() / model::kBlockTokens);
   if (auto added = policy_->add_model(model.id, spec_of(model), monotonic_now(), actions_); !added)
@@ -254,8 +254,8 @@ Status Dispatcher::pin_model(const std::string& id, bool pinned) {
     Model* model = find_model(id);
     if (model == nullptr) return fail(ErrorCode::not_found, "there is no model '{}'", id);
     if (model->settings.pinned == pinned) return {};
-    const auto others = std::ranges::count_if(
-        models_, [](const auto& each) { return !each->gone && each->settings.pinned; });
+    const auto others =
+        std::ranges::count_if(models_, [](const auto& each) { return !each->gone && each->settings.pinned; });
     if (pinned && static_cast<std::uint64_t>(others) + 1 >= options_.berths) {
       return fail(ErrorCode::exhausted,
                   "{} models are pinned; one of the {} berths has to stay free for the others", others,

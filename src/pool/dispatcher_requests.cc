@@ -63,9 +63,9 @@ tl::expected<RequestId, Refusal> Dispatcher::enqueue(GenerationRequest request,
   if (requests_.size() >= options_.max_queue) {
     ++rejected_;
     ++model->shed;
-    return refuse(error(ErrorCode::exhausted, "{} requests are waiting or running; try again later",
-                        requests_.size()),
-                  kWhenFull);
+    return refuse(
+        error(ErrorCode::exhausted, "{} requests are waiting or running; try again later", requests_.size()),
+        kWhenFull);
   }
   const RequestId id = next_request_++;
   const auto entry = requests_
@@ -127,7 +127,9 @@ void Dispatcher::carry_out(const schedule::Shed& action) {
   }
   // Its submission was answered already if it had to wait for instances.
   if (action.request != submitting_) return forget(entry, FinishReason::failed, std::move(why));
-  refusal_ = Refusal{std::move(why), action.retry_after};
+  refusal_ = Refusal{.error = std::move(why),
+                     .retry_after = action.retry_after,
+                     .rate_limited = action.reason == schedule::ShedReason::rate};
   --models_[entry->second.model]->waiting;
   requests_.erase(entry);
 }

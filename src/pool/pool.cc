@@ -90,13 +90,16 @@ std::vector<Supervisor::Process> processes_of(const PoolConfig& config, const Si
       const std::string name = fmt::format("{}-{}", to_string(role), i);
       processes.push_back({.name = name,
                            .role = role,
-                           .command = {program.string(), "instance", "--name", name, "--role",
-                                       std::string(to_string(role)), "--fabric", config.fabric, "--threads",
-                                       std::to_string(config.threads), "--kv-memory",
-                                       std::to_string(config.kv_bytes), "--kv-slab",
-                                       std::to_string(sizes.slab_bytes), "--berths",
-                                       std::to_string(config.berths), "--berth-memory",
-                                       std::to_string(sizes.berth_bytes), "--supervisor", hex,
+                           .command = {program.string(),   "instance",
+                                       "--name",           name,
+                                       "--role",           std::string(to_string(role)),
+                                       "--fabric",         config.fabric,
+                                       "--threads",        std::to_string(config.threads),
+                                       "--kv-memory",      std::to_string(config.kv_bytes),
+                                       "--kv-slab",        std::to_string(sizes.slab_bytes),
+                                       "--berths",         std::to_string(config.berths),
+                                       "--berth-memory",   std::to_string(sizes.berth_bytes),
+                                       "--supervisor",     hex,
                                        "--key-descriptor", std::to_string(Supervisor::kSecretDescriptor)},
                            .secret = shared_key});
       if (config.control_tls) processes.back().command.push_back("--control-tls");
@@ -130,20 +133,21 @@ Result<std::unique_ptr<Pool>> Pool::start(const PoolConfig& config, const std::f
   if (cache_bytes == 0) cache_bytes = std::max(sizes->berth_bytes * 2, machine_memory() / 2);
   pool->cache_ = ModelCache::create({.budget_bytes = cache_bytes});
   schedule::PolicyOptions policy{.max_rows = kMaxRows, .max_prefill_tokens = kMaxPrefillTokens};
+  policy.longest_quota = config.longest_quota;
   policy.admission = config.admission;
-  auto dispatcher = Dispatcher::create({.policy = config.policy,
-                                        .policy_options = policy,
-                                        .max_queue = config.max_queue,
-                                        .slab_bytes = sizes->slab_bytes,
-                                        .kv_bytes = config.kv_bytes,
-                                        .berth_bytes = sizes->berth_bytes,
-                                        .berths = config.berths},
-                                       config.host_kv_bytes, *pool->cache_, std::move(trace),
-                                       [self](const std::string& instance, int process, const std::string& why) {
-                                         const std::lock_guard lock(self->supervisor_mutex_);
-                                         if (self->supervisor_)
-                                           self->supervisor_->replace(instance, process, why);
-                                       });
+  auto dispatcher =
+      Dispatcher::create({.policy = config.policy,
+                          .policy_options = policy,
+                          .max_queue = config.max_queue,
+                          .slab_bytes = sizes->slab_bytes,
+                          .kv_bytes = config.kv_bytes,
+                          .berth_bytes = sizes->berth_bytes,
+                          .berths = config.berths},
+                         config.host_kv_bytes, *pool->cache_, std::move(trace),
+                         [self](const std::string& instance, int process, const std::string& why) {
+                           const std::lock_guard lock(self->supervisor_mutex_);
+                           if (self->supervisor_) self->supervisor_->replace(instance, process, why);
+                         });
   if (!dispatcher) return pass(dispatcher.error());
   pool->dispatcher_ = *std::move(dispatcher);
   Dispatcher* driver = pool->dispatcher_.get();

@@ -61,7 +61,8 @@ class Server:
     def ready(self):
         assert self.process.poll() is None, "the server ended:\n" + "".join(self.log)
         try:
-            return self.get("/health")[0] == 200
+            status, body = self.get("/health")
+            return status == 200 and json.loads(body)["status"] == "ok"
         except OSError:
             return False
 
