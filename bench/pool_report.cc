@@ -114,6 +114,16 @@ std::string to_table(std::span<const PoolRun> runs) {
     }
     text += "\n";
   }
+  if (std::any_of(runs.begin(), runs.end(), [](const PoolRun& run) { return run.trace.has_value(); })) {
+    // Where these are far from the profile's, other work has slowed the server.
+    text += fmt::format("{:<24}", "prefill, decode tokens/s");
+    for (const PoolRun& run : runs) {
+      text += cell(
+          run.trace ? fmt::format("{:.0f} {:.0f}", run.trace->prefill.rate(), run.trace->decode.rate()) : "");
+      if (run.predicted) text += cell("");
+    }
+    text += "\n";
+  }
   for (const PoolRun& run : runs) {
     const std::string name = name_of(run);
     if (run.outcome.latest_send > 0.05) {
@@ -152,6 +162,8 @@ nlohmann::ordered_json run_json(const PoolRun& run) {
   json["errors"] = run.outcome.errors;
   if (run.trace) {
     const ServerTrace& trace = *run.trace;
+    json["prefill_tokens_per_second"] = rounded(trace.prefill.rate());
+    json["decode_tokens_per_second"] = rounded(trace.decode.rate());
     json["switches"] = trace.switches;
     json["switch_seconds_p50"] = rounded(simulate::percentile(trace.switch_seconds, 0.5));
     json["switch_seconds_p99"] = rounded(simulate::percentile(trace.switch_seconds, 0.99));

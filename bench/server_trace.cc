@@ -47,8 +47,12 @@ class Reader {
     if (end < 0) return;
     const std::string event = text(json, "event");
     if (event == "turn") {
-      segment(json, text(json, "kind") == "prefill" ? LaneKind::prefill : LaneKind::decode, end,
-              number(json, "seconds"));
+      const bool prefill = text(json, "kind") == "prefill";
+      const double seconds = number(json, "seconds");
+      if (!segment(json, prefill ? LaneKind::prefill : LaneKind::decode, end, seconds)) return;
+      ServerTrace::Work& work = prefill ? trace_.prefill : trace_.decode;
+      work.tokens += number(json, "tokens");
+      work.seconds += seconds;
     } else if (event == "switch") {
       switched(json, end);
     } else if (event == "move") {
@@ -80,15 +84,17 @@ class Reader {
     return place->second;
   }
 
-  void segment(const Json& json, LaneKind kind, double end, double seconds) {
+  // False: it says too little.
+  bool segment(const Json& json, LaneKind kind, double end, double seconds) {
     const std::string instance = text(json, "instance"), model = text(json, "model");
     if (instance.empty() || model.empty() || trace_.segments.size() >= ServerTrace::kMaxEvents) {
       ++trace_.skipped;
-      return;
+      return false;
     }
     trace_.segments.push_back({index_of(instance, trace_.instances, instance_ids_),
                                index_of(model, trace_.models, model_ids_), kind, std::max(0.0, end - seconds),
                                end});
+    return true;
   }
 
   void switched(const Json& json, double end) {

@@ -26,6 +26,13 @@ struct ServerTrace {
   std::vector<std::string> models;
   std::vector<simulate::LaneSegment>
       segments;  // by instance and model; begin and end since the replay's start
+  struct Work {
+    double tokens = 0;
+    double seconds = 0;
+
+    double rate() const { return seconds > 0 ? tokens / seconds : 0; }
+  };
+  Work prefill, decode;  // of turns, all instances together
   std::uint64_t switches = 0;
   std::uint64_t hidden = 0;            // switches that waited for no load
   std::vector<double> switch_seconds;  // what each waited

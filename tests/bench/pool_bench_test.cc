@@ -104,6 +104,8 @@ TEST(Trace, BecomesLanesAndFigures) {
   EXPECT_EQ(trace.hidden, 1u);
   EXPECT_EQ(trace.loads, 1u);
   EXPECT_EQ(trace.moves, 1u);
+  EXPECT_DOUBLE_EQ(trace.prefill.rate(), 30);
+  EXPECT_DOUBLE_EQ(trace.decode.rate(), 40);
   EXPECT_EQ(trace.skipped, 3u);
   EXPECT_EQ(first_prefill(kTrace), 10.5);
   EXPECT_EQ(first_prefill(""), std::nullopt);
@@ -192,6 +194,8 @@ TEST(PoolBench, MeasuresARunningServerBesideAPrediction) {
   runs.push_back(runs[0]);
   runs[1].trace = read_trace(kTrace, 10, {"a", "b"});
   EXPECT_EQ(to_json(runs).size(), 2u);
+  EXPECT_EQ(to_json(runs)[1]["decode_tokens_per_second"], 40);
+  EXPECT_NE(to_table(runs).find("30 40"), std::string::npos);
   const std::string svg = to_svg(runs);
   EXPECT_NE(svg.find("decode-1"), std::string::npos);
   EXPECT_TRUE(svg.ends_with("</svg>\n"));
