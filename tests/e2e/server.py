@@ -1,5 +1,6 @@
 """A switchyard server of the test's own, and what tests ask of it."""
 
+import collections
 import json
 import os
 import pathlib
@@ -120,18 +121,14 @@ class Server:
 
         def idle():
             metrics = self.metrics()
-            held = [
-                value
-                for (name, _), value in metrics.items()
-                if name
-                in (
-                    "switchyard_instance_kv_blocks_used",
-                    "switchyard_pool_requests_waiting",
-                    "switchyard_pool_requests_placed",
-                )
-            ]
+            total = collections.Counter()
+            for (name, _), value in metrics.items():
+                total[name.removeprefix("switchyard_")] += value
+            # Blocks of earlier prompts stay as long as nobody wants the memory.
+            blocks = total["instance_kv_blocks_used"] - total["instance_prefix_blocks_unused"]
+            left = total["pool_requests_waiting"] + total["pool_requests_placed"] + total["pool_departures"]
             reported = [name for (name, _) in metrics if name == "switchyard_instance_kv_blocks_used"]
-            return len(reported) == len(self.instances()) and sum(held) == 0
+            return len(reported) == len(self.instances()) and blocks + left + total["host_kv_bytes"] == 0
 
         wait_until(idle, seconds, "all KV blocks free")
 

@@ -19,15 +19,11 @@ struct Side {
   explicit Side(const char* name)
       : engine(*TransferEngine::open({.name = name, .fabric = "net"})),
         pool(*Arena::create(256 << 10)),
-        tails(*Arena::create(4096)),
-        pool_region(*engine->register_region(pool.base(), pool.bytes())),
-        tail_region(*engine->register_region(tails.base(), tails.bytes())) {}
+        pool_region(*engine->register_region(pool.base(), pool.bytes())) {}
 
   std::unique_ptr<TransferEngine> engine;
   Arena pool;
-  Arena tails;
   Region pool_region;
-  Region tail_region;
 };
 
 class HandOver : public testing::Test {
@@ -37,14 +33,9 @@ class HandOver : public testing::Test {
   Side from_{"from"};
   Side to_{"to"};
   PushSource source_{.pool = from_.pool_region,
-                     .blocks = {0, 17, 90},
-                     .tails = from_.tail_region,
-                     .tail_offset = 128,
-                     .tail_bytes = 64};
+                     .blocks = {0, 17, 90}};
   Destination destination_{.pool = to_.pool_region.key(),
                            .blocks = {200, 8, 101},
-                           .tails = to_.tail_region.key(),
-                           .tail_offset = 192,
                            .tokens = 40,
                            .chunk_tokens = 16};
 
@@ -57,7 +48,6 @@ class HandOver : public testing::Test {
 TEST_F(HandOver, BytesLandInTheBlocksThatWereNamed) {
   std::mt19937 random(1);
   for (std::byte& byte : from_.pool.span()) byte = static_cast<std::byte>(random());
-  for (std::byte& byte : from_.tails.span()) byte = static_cast<std::byte>(random());
   auto counter = *to_.engine->make_counter();
   std::promise<bool> landed;
   ASSERT_TRUE(counter.expect(transfer_count(shape_, 40, 16), monotonic_now() + kLimit,
@@ -70,7 +60,6 @@ TEST_F(HandOver, BytesLandInTheBlocksThatWereNamed) {
   for (std::uint32_t chunk = 0; chunk < 3; ++chunk) {
     for (std::uint32_t layer = 0; layer < 3; ++layer) (*pushed)->layer_done(layer, chunk);
   }
-  (*pushed)->tail_done();
   auto has_landed = landed.get_future();
   ASSERT_EQ(has_landed.wait_for(kLimit), std::future_status::ready);
   EXPECT_TRUE(has_landed.get());
@@ -80,7 +69,6 @@ TEST_F(HandOver, BytesLandInTheBlocksThatWereNamed) {
                 from_.pool.base() + block_offset(source_.blocks[i]), shape_.block_bytes());
   }
   EXPECT_EQ(0, std::memcmp(expected.data(), to_.pool.base(), expected.size()));
-  EXPECT_EQ(0, std::memcmp(to_.tails.base() + 192, from_.tails.base() + 128, 64));
   auto has_finished = finished.get_future();
   ASSERT_EQ(has_finished.wait_for(kLimit), std::future_status::ready);
   EXPECT_TRUE(has_finished.get());
@@ -100,8 +88,6 @@ TEST_F(HandOver, DestinationsOutsideOfTheirRegionsAreRefused) {
   EXPECT_EQ(refused([](Destination& d) { d.blocks[2] = 249; }), ErrorCode::out_of_range);
   EXPECT_EQ(refused([](Destination& d) { d.blocks[0] = UINT32_MAX; }), ErrorCode::out_of_range);
   EXPECT_EQ(refused([](Destination& d) { d.pool.bytes = 100; }), ErrorCode::out_of_range);
-  EXPECT_EQ(refused([](Destination& d) { d.tail_offset = 4096 - 63; }), ErrorCode::out_of_range);
-  EXPECT_EQ(refused([](Destination& d) { d.tail_offset = UINT64_MAX; }), ErrorCode::out_of_range);
   EXPECT_EQ(refused([](Destination& d) { d.blocks.pop_back(); }), ErrorCode::invalid);
   EXPECT_EQ(refused([](Destination& d) { d.chunk_tokens = 20; }), ErrorCode::invalid);
   EXPECT_EQ(refused([](Destination& d) { d.tokens = 0; }), ErrorCode::invalid);
@@ -120,8 +106,6 @@ TEST_F(HandOver, DestinationsAreReadAsTheyWereWritten) {
   ASSERT_TRUE(read) << read.error().message;
   EXPECT_EQ(read->pool, destination_.pool);
   EXPECT_EQ(read->blocks, destination_.blocks);
-  EXPECT_EQ(read->tails, destination_.tails);
-  EXPECT_EQ(read->tail_offset, destination_.tail_offset);
   EXPECT_EQ(read->tokens, destination_.tokens);
   for (std::size_t size = 0; size < writer.bytes().size(); ++size) {
     ByteReader shorter(writer.bytes().first(size));
