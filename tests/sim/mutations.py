@@ -45,7 +45,8 @@ MUTATIONS = [
      "peers_[slot.peer].numbers.end(*slot.number, slot.arrival_posted);", "{}"),
     ("a stalled path is never given up", "engine_paths.cc",
      "if (now_ - path.last_progress >= options_.stall_limit) {", "if (false) {"),
-    ("a lost peer keeps its ends", "engine_peers.cc", "  for (Path& path : peer.paths) remove_end(peer, path);\n", ""),
+    ("a lost peer keeps its ends", "engine_peers.cc", "  for (Path& path : peer.paths) remove_end(peer, path);\n",
+     "  for (Path& path : peer.paths) {\n    path.has_end = false;\n    remove_end(peer, path);\n  }\n"),
     ("a path never comes back", "engine_paths.cc",
      "path.retry_at = now_ + path.rest;", "path.retry_at = TimePoint::max();"),
     ("a path is up without proof", "engine_paths.cc",
@@ -113,7 +114,7 @@ def main():
             subprocess.run(["c++", "-o", scratch / "run", *objects, *libraries, *links], check=True)
             try:
                 run = subprocess.run([scratch / "run", arguments.seeds], capture_output=True, text=True, timeout=300)
-                found = run.stdout.strip() if run.returncode == 1 else "crashed" if run.returncode != 0 else ""
+                found = (run.stdout.strip() or "crashed") if run.returncode != 0 else ""
             except subprocess.TimeoutExpired:
                 found = "hangs"
             expected = bool(file) == bool(found)
