@@ -59,7 +59,8 @@ void Dispatcher::image_ready(const std::string& name, std::uint64_t serial,
   {
     const std::lock_guard lock(mutex_);
     const auto found = instances_.find(name);
-    if (found == instances_.end() || !found->second.load || found->second.load->serial != serial) return;
+    if (down_ || found == instances_.end() || !found->second.load || found->second.load->serial != serial)
+      return;
     Load& load = *found->second.load;
     if (!image) {
       load_over(found->second, false, image.error());

@@ -385,24 +385,22 @@ void Dispatcher::notify_lost() {
 
 void Dispatcher::instance_changed(const std::string& name, schedule::Role role, const std::string& state,
                                   const std::string& detail, int process, std::uint64_t restarts) {
-  {
-    const std::lock_guard lock(mutex_);
-    Instance& instance = instances_[name];
-    mark_lost(instance, detail);
-    std::erase_if(lost_, [&](const Lost& lost) { return lost.name == name; });  // whoever calls knows
-    host_->release(name);
-    instance.role = role;
-    instance.status = {.name = name,
-                       .role = std::string(to_string(role)),
-                       .state = state,
-                       .model = "",
-                       .detail = detail,
-                       .process = process,
-                       .restarts = restarts};
-    changed_.notify_all();
-    settle();
-  }
-  notify_lost();
+  // Whoever calls holds its own lock: losses of others are told by the next tick().
+  const std::lock_guard lock(mutex_);
+  Instance& instance = instances_[name];
+  mark_lost(instance, detail);
+  std::erase_if(lost_, [&](const Lost& lost) { return lost.name == name; });  // whoever calls knows
+  host_->release(name);
+  instance.role = role;
+  instance.status = {.name = name,
+                     .role = std::string(to_string(role)),
+                     .state = state,
+                     .model = "",
+                     .detail = detail,
+                     .process = process,
+                     .restarts = restarts};
+  changed_.notify_all();
+  settle();
 }
 
 Dispatcher::Instance* Dispatcher::find(const PeerAddress& address) {

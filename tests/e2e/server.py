@@ -30,12 +30,13 @@ def wait_until(condition, seconds, what):
 
 
 class Server:
-    def __init__(self, *options, model=None):
+    def __init__(self, *options, model=None, config=None):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [str(PROGRAM), "serve", "--model", model or MODEL, "--port", str(self.port), *options]
+        models = ["--config", str(config)] if config else ["--model", model or MODEL]
+        command = [str(PROGRAM), "serve", *models, "--port", str(self.port), *options]
         self.log = []
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stdout), daemon=True)

@@ -32,12 +32,9 @@ class HandOver : public testing::Test {
   const Shape shape_{.layers = 3, .block_tokens = 16, .layer_bytes = 2500};
   Side from_{"from"};
   Side to_{"to"};
-  PushSource source_{.pool = from_.pool_region,
-                     .blocks = {0, 17, 90}};
-  Destination destination_{.pool = to_.pool_region.key(),
-                           .blocks = {200, 8, 101},
-                           .tokens = 40,
-                           .chunk_tokens = 16};
+  PushSource source_{.pool = from_.pool_region, .blocks = {0, 17, 90}};
+  Destination destination_{
+      .pool = to_.pool_region.key(), .blocks = {200, 8, 101}, .tokens = 40, .chunk_tokens = 16};
 
   Result<std::shared_ptr<Push>> push(Push::Finished finished = [](const Status&, const PushReport&) {}) {
     return Push::create(*from_.engine, shape_, source_, to_.engine->address(), destination_,

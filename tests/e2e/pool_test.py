@@ -1,0 +1,159 @@
+"""Many models behind one prefill and one decode instance, which change between them in the middle of generation."""
+
+import concurrent.futures
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from server import MODEL, ROOT, Server, wait_until
+
+MODELS = 8
+PROMPTS = [
+    "The capital of France is", "Once upon a time there was a", "Write a list of animals:", "def fibonacci(n):",
+    "The theory of relativity says that", "My favourite recipe for soup is", "In the year 2050 people will", "The moon is",
+]
+MAX_TOKENS = 48
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    """A configuration of eight models of two architectures."""
+    folder = tmp_path_factory.mktemp("models")
+    subprocess.run(
+        [sys.executable, ROOT / "tools/make_models", MODEL, folder, "--copies", str(MODELS - 1), "--random", "1",
+         "--layers", "6"],
+        check=True, timeout=120, stdout=subprocess.DEVNULL)
+    config = folder / "models.yaml"
+    config.write_text(config.read_text() + "policy: quota\nlongest_quota: 60ms\nkv_memory: 16MiB\nhost_kv_memory: 64MiB\n")
+    return config
+
+
+def complete(server, model, prompt):
+    status, answer = server.post("/v1/completions", {
+        "model": model, "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0, "ignore_eos": True})
+    assert status == 200, answer
+    return answer["choices"][0]["text"]
+
+
+@pytest.fixture(scope="module")
+def alone(catalogue):
+    """{(model, prompt): text}, asked one after the other."""
+    with Server(config=catalogue) as server:
+        return {(f"model-{m}", prompt): complete(server, f"model-{m}", prompt) for m in range(MODELS) for prompt in PROMPTS}
+
+
+def ask_all(server, jobs):
+    with concurrent.futures.ThreadPoolExecutor(len(jobs)) as threads:
+        return list(threads.map(lambda job: complete(server, *job), jobs))
+
+
+def test_models_differ(alone):
+    for prompt in PROMPTS:
+        assert len({alone[f"model-{m}", prompt] for m in range(MODELS)}) > MODELS // 2
+
+
+@pytest.mark.parametrize("policy", ["quota", "slack"])
+def test_interleaved_streams_are_as_alone(catalogue, alone, policy):
+    jobs = list(alone)
+    random.Random(policy).shuffle(jobs)
+    with Server("--policy", policy, config=catalogue) as server:
+        assert ask_all(server, jobs) == [alone[job] for job in jobs]
+        switches = server.sum_of("switchyard_switches_total")
+        assert switches > (100 if policy == "quota" else MODELS), switches
+        assert server.sum_of("switchyard_pool_requests_failed_total") == 0
+        server.wait_idle()
+
+
+def test_killed_instances_cost_a_pause(catalogue, alone):
+    jobs = list(alone)
+    rng = random.Random(5)
+    rng.shuffle(jobs)
+    over = threading.Event()
+    with Server(config=catalogue) as server:
+
+        def kill():
+            while not over.wait(rng.uniform(0.5, 1.5)):
+                pid = rng.choice(list(server.instances().values()))
+                if pid:
+                    os.kill(pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            time.sleep(0.3)
+            assert ask_all(server, jobs) == [alone[job] for job in jobs]
+        finally:
+            over.set()
+            killer.join()
+        wait_until(server.ready, 60, "all instances are back")
+        server.wait_idle()
+
+
+def test_models_come_and_go(catalogue, alone):
+    with Server(config=catalogue) as server:
+        path = str(catalogue.parent / "model-1.gguf")
+        status, answer = server.post("/admin/models", {"name": "late", "path": path})
+        assert status in (200, 201, 202), answer
+
+        def ready():
+            models = json.loads(server.get("/admin/models")[1])
+            return any(each.get("id", each.get("name")) == "late" and each["state"] == "ready"
+                       for each in models.get("data", models.get("models", [])))
+
+        wait_until(ready, 30, "the model is ready")
+        assert complete(server, "late", PROMPTS[0]) == alone["model-1", PROMPTS[0]]
+        request = urllib.request.Request(server.url + "/admin/models/late", method="DELETE")
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert response.status in (200, 202, 204)
+        status, answer = server.post("/v1/completions", {"model": "late", "prompt": "x", "max_tokens": 1})
+        assert status == 404, answer
+        server.wait_idle()
+
+
+def test_a_model_that_is_broken_does_not_disturb_others(catalogue, alone, tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(1000))
+    config = tmp_path / "models.yaml"
+    config.write_text(f"""models:
+  - {{name: model-0, path: {catalogue.parent / "model-0.gguf"}}}
+  - {{name: broken, path: {broken}}}
+""")
+    with Server(config=config) as server:
+        assert complete(server, "model-0", PROMPTS[0]) == alone["model-0", PROMPTS[0]]
+        status, answer = server.post("/v1/completions", {"model": "broken", "prompt": "x", "max_tokens": 1})
+        assert status == 503, answer
+        assert "broken" in answer["error"]["message"]
+
+
+def test_too_many_requests_are_told_when_to_come_again(catalogue, tmp_path):
+    config = tmp_path / "models.yaml"
+    config.write_text(f"""models:
+  - {{name: model-0, path: {catalogue.parent / "model-0.gguf"}, max_waiting: 2}}
+""")
+    with Server(config=config) as server:
+
+        def ask(_):
+            request = urllib.request.Request(
+                server.url + "/v1/completions", headers={"Content-Type": "application/json"},
+                data=json.dumps({"model": "model-0", "prompt": "word " * 900, "max_tokens": 2}).encode())
+            try:
+                with urllib.request.urlopen(request, timeout=120) as response:
+                    return response.status, None
+            except urllib.error.HTTPError as error:
+                return error.code, error.headers["Retry-After"]
+
+        with concurrent.futures.ThreadPoolExecutor(32) as threads:
+            answers = list(threads.map(ask, range(32)))
+        refused = [wait for status, wait in answers if status == 429]
+        assert refused and all(int(wait) >= 1 for wait in refused), answers
+        assert all(status in (200, 429) for status, _ in answers), answers
+        server.wait_idle()
