@@ -126,6 +126,8 @@ class Dispatcher final : public Generator, public Catalogue {
     std::size_t expecting = 0;             // prefill: destinations that are not known yet
     std::vector<schedule::Progress> made;  // prefill
     std::vector<RequestId> lost, arrived;  // prefill: to be told after prefilled
+    bool empty = false;                    // nothing is left to do: all of it was cancelled
+    std::set<RequestId> leaving;           // of which the policy has not heard yet; it would ask again
   };
 
   struct Load {
@@ -232,9 +234,12 @@ class Dispatcher final : public Generator, public Catalogue {
   void load_over(Instance& instance, bool ready, const Error& why);
   void begin_job(Instance& instance, Job job);
   void send_prefill_if_ready(Instance& instance);
+  void end_if_empty(Instance& instance);
   void introduce(Instance& instance, Request& request);
   void expect(Instance& instance, const Instance& from, Request& request, std::uint32_t tokens);
   static bool holds(const Instance& instance, const Request& request);
+  // The policy counts on KV that is not there: it hears so when the present actions are carried out.
+  void lose(const Request& request, const Error& why);
   // `instance` holds the request.
   Row row_of(Instance& instance, Request& request);
   // A message that cannot be sent ends the instance.

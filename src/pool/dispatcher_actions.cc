@@ -156,6 +156,16 @@ bool Dispatcher::holds(const Instance& instance, const Request& request) {
   return std::ranges::find(request.holders, instance.id, &Holder::instance) != request.holders.end();
 }
 
+void Dispatcher::lose(const Request& request, const Error& why) {
+  later_.push_back([this, ticket = request.ticket(), why] {
+    Request* same = find_request(ticket);
+    if (same == nullptr) return;
+    depart(*same, false);
+    attempt_failed(ticket.id, why, false);
+    policy_->kv_lost(ticket.id, monotonic_now(), actions_);
+  });
+}
+
 Row Dispatcher::row_of(Instance& instance, Request& request) {
   Row row{.ticket = request.ticket(), .news = {}};
   const auto holder = std::ranges::find(request.holders, instance.id, &Holder::instance);
@@ -213,14 +223,25 @@ void Dispatcher::send_prefill_if_ready(Instance& instance) {
   Job& job = *instance.job;
   job.sent = true;
   if (job.order.prompts.empty()) {
-    instance.job.reset();
-    instance.idle_since = monotonic_now();
-    policy_->prefilled(instance.id, {}, monotonic_now(), actions_);
-    return;
+    job.empty = true;
+    return end_if_empty(instance);
   }
   job.order.job = job.id;
   send(instance, job.order);
   job.order = {};
+}
+
+// A job of which everything was cancelled ends when the policy has heard of that.
+void Dispatcher::end_if_empty(Instance& instance) {
+  if (!instance.job || !instance.job->empty || !instance.job->leaving.empty()) return;
+  const bool prefill = instance.job->prefill;
+  instance.job.reset();
+  instance.idle_since = monotonic_now();
+  if (prefill) {
+    policy_->prefilled(instance.id, {}, instance.idle_since, actions_);
+  } else {
+    policy_->turn_ended(instance.id, instance.idle_since, actions_);
+  }
 }
 
 void Dispatcher::carry_out(const schedule::RunDecode& action) {
@@ -229,18 +250,22 @@ void Dispatcher::carry_out(const schedule::RunDecode& action) {
   RunDecode order{.model = action.model};
   for (const RequestId id : action.rows) {
     const auto entry = requests_.find(id);
-    if (entry != requests_.end() && holds(*instance, entry->second)) {
+    if (entry == requests_.end()) continue;
+    if (holds(*instance, entry->second)) {
       order.rows.push_back(row_of(*instance, entry->second));
+    } else {
+      lose(entry->second, {ErrorCode::peer_lost, "its KV went with an instance"});
     }
   }
   begin_job(*instance, {.sent = true, .model = action.model});
   if (order.rows.empty()) {
+    instance->job->empty = true;
+    for (const auto& [ticket, left] : departures_) {
+      if (left.tell_policy && std::ranges::find(action.rows, left.request) != action.rows.end())
+        instance->job->leaving.insert(left.request);
+    }
     later_.push_back([this, id = instance->id] {
-      Instance* same = find(id);
-      if (same == nullptr) return;
-      same->job.reset();
-      same->idle_since = monotonic_now();
-      policy_->turn_ended(id, monotonic_now(), actions_);
+      if (Instance* same = find(id)) end_if_empty(*same);
     });
     return;
   }
@@ -253,7 +278,8 @@ void Dispatcher::carry_out(const schedule::Join& action) {
   Instance* instance = find(action.instance);
   const auto entry = requests_.find(action.request);
   if (instance == nullptr || entry == requests_.end() || !instance->job) return;
-  if (!holds(*instance, entry->second)) return;
+  if (!holds(*instance, entry->second))
+    return lose(entry->second, {ErrorCode::peer_lost, "its KV went with an instance"});
   send(*instance, Join{.job = instance->job->id, .row = row_of(*instance, entry->second)});
 }
 
@@ -269,21 +295,13 @@ void Dispatcher::carry_out(const schedule::MoveKv& action) {
   if (entry == requests_.end()) return;
   Request& request = entry->second;
   const Model& model = *models_[request.model];
+  const Error nowhere{ErrorCode::peer_lost, "its KV went with an instance"};
   const auto tokens = static_cast<std::uint32_t>(request.wanted.prompt.size() + request.output.size() - 1);
-  const auto lost = [this, id = request.id](Error why) {
-    later_.push_back([this, id, why] {
-      const auto found = requests_.find(id);
-      if (found == requests_.end()) return;
-      depart(found->second, false);
-      attempt_failed(id, why, false);
-      policy_->kv_lost(id, monotonic_now(), actions_);
-    });
-  };
   if (action.to == schedule::kHost) {
     Instance* from = find(action.from);
-    if (from == nullptr || !holds(*from, request)) return;
+    if (from == nullptr || !holds(*from, request)) return lose(request, nowhere);
     auto blocks = host_->take(model.block_bytes, model::KvLayout::blocks_for(tokens));
-    if (!blocks) return lost(blocks.error());
+    if (!blocks) return lose(request, blocks.error());
     request.host_blocks = *std::move(blocks);
     request.move = Move::to_host;
     request.mover = from->id;
@@ -291,9 +309,9 @@ void Dispatcher::carry_out(const schedule::MoveKv& action) {
     return;
   }
   Instance* to = find(action.to);
-  if (to == nullptr) return;
+  if (to == nullptr) return;  // the policy will hear that it ended
   if (action.from == schedule::kHost) {
-    if (request.host_blocks.empty()) return;
+    if (request.host_blocks.empty()) return lose(request, nowhere);
     introduce(*to, request);
     request.move = Move::from_host;
     request.mover = to->id;
@@ -301,7 +319,7 @@ void Dispatcher::carry_out(const schedule::MoveKv& action) {
     return;
   }
   Instance* from = find(action.from);
-  if (from == nullptr || !holds(*from, request)) return;
+  if (from == nullptr || !holds(*from, request)) return lose(request, nowhere);
   request.push_wanted = true;
   expect(*to, *from, request, tokens);
 }

@@ -21,6 +21,7 @@ void Dispatcher::depart(Request& request, bool tell_policy, bool ended_by_itself
     std::erase(job->lost, request.id);
     std::erase(job->arrived, request.id);
     if (!job->sent) {
+      if (tell_policy) job->leaving.insert(request.id);
       // Its prompt is taken out of the order; a destination that is still to come is not waited for.
       if (request.landing != kNone && !request.landing_known) --job->expecting;
       std::erase_if(job->order.prompts,
@@ -90,7 +91,12 @@ void Dispatcher::finish_if_empty(std::map<Ticket, Departure>::iterator entry, co
     host_->give_back_after(process, left.block_bytes, std::move(left.host_blocks));
   }
   if (left.tell_policy) {
-    later_.push_back([this, id = left.request] { policy_->cancelled(id, monotonic_now(), actions_); });
+    later_.push_back([this, id = left.request] {
+      policy_->cancelled(id, monotonic_now(), actions_);
+      for (auto& [name, instance] : instances_) {
+        if (instance.job && instance.job->leaving.erase(id) > 0) end_if_empty(instance);
+      }
+    });
   }
 }
 

@@ -429,6 +429,8 @@ void Scheduler::restart(Request& request, Moment& m) {
 
 void Scheduler::detach(Request& request) {
   forget(request);
+  std::erase(stranded_, request.spec.id);
+  std::erase(unmoved_, request.spec.id);
   take_prompt(request);
   if (request.row_batch) erase_value(request.row_batch->rows, &request);
   request.row_batch = nullptr;

@@ -105,6 +105,31 @@ TEST_P(PolicyTest, TakesARequestFromArrivalToItsLastToken) {
   EXPECT_EQ(policy_->view().kv_bytes[1], 0u);
 }
 
+// Its home goes, and then its KV: it waits once for the next instance, not twice.
+TEST_P(PolicyTest, KvThatIsLostWhileNobodyCanDecodeIsPrefilledOnce) {
+  up(0, Role::prefill);
+  up(1, Role::decode);
+  add_models(1);
+  arrive(5, 0);
+  for (int i = 0; i < 4; ++i) {
+    for (const Load& load : take<Load>()) policy_->loaded(load.instance, load.model, now(), out_);
+  }
+  ASSERT_EQ(take<RunPrefill>().size(), 1u);
+  policy_->instance_down(1, now(), out_);
+  policy_->prefilled(0, std::vector<Progress>{{5, 1, false}}, now(), out_);
+  policy_->kv_lost(5, now(), out_);
+  out_.clear();
+  up(2, Role::decode);
+  for (int i = 0; i < 4; ++i) {
+    for (const Load& load : take<Load>()) policy_->loaded(load.instance, load.model, now(), out_);
+  }
+  const auto again = take<RunPrefill>();
+  ASSERT_EQ(again.size(), 1u);
+  ASSERT_EQ(again[0].prompts.size(), 1u);
+  EXPECT_EQ(again[0].prompts[0].tokens, 101u);
+  EXPECT_EQ(again[0].prompts[0].home, 2u);
+}
+
 TEST_P(PolicyTest, RefusesWhatCannotBe) {
   arrive(1, 0);
   EXPECT_EQ(take<Shed>().at(0).reason, ShedReason::no_instance);
