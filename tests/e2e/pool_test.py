@@ -21,7 +21,7 @@ PROMPTS = [
     "The capital of France is", "Once upon a time there was a", "Write a list of animals:", "def fibonacci(n):",
     "The theory of relativity says that", "My favourite recipe for soup is", "In the year 2050 people will", "The moon is",
 ]
-MAX_TOKENS = 48
+MAX_TOKENS = 64
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def catalogue(tmp_path_factory):
          "--layers", "6"],
         check=True, timeout=120, stdout=subprocess.DEVNULL)
     config = folder / "models.yaml"
-    config.write_text(config.read_text() + "policy: quota\nlongest_quota: 60ms\nkv_memory: 16MiB\nhost_kv_memory: 64MiB\n")
+    config.write_text(config.read_text() + "policy: quota\nlongest_quota: 15ms\nkv_memory: 16MiB\nhost_kv_memory: 64MiB\n")
     return config
 
 

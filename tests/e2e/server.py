@@ -63,8 +63,8 @@ class Server:
     def ready(self):
         assert self.process.poll() is None, "the server ended:\n" + "".join(self.log)
         try:
-            status, body = self.get("/health")
-            return status == 200 and json.loads(body)["status"] == "ok"
+            instances = json.loads(self.get("/health")[1])["instances"]
+            return instances and all(each["state"] == "ready" for each in instances)
         except OSError:
             return False
 
