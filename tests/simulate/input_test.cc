@@ -149,7 +149,7 @@ TEST(ModelMap, ErrorsNameTheLineAndTheKey) {
            {"models:\n  - bytes: 4GB\n    profile: x", "without a name"},
            {"models:\n  - name: a\n    profile: x", "needs `bytes`"},
            {"models:\n  - name: a\n    bytes: 1GB", "either `profile` or `times`"},
-           {"models:\n  - name: a\n    bytes: much", "'much' is not understood"},
+           {"models:\n  - name: a\n    bytes: much", "'much' is no size"},
            {"models:\n  - name: a\n    gpus: 0", "line 3: gpus"},
            {"models:\n  - name: a\n    bytes: 1GB\n    profile: x\n    count: 3\n    rate: [1, 2]",
             "2 rates for 3 models"},
