@@ -158,7 +158,7 @@ bool SlackPolicy::claimed(const Instance& instance, const Batch& pool) const {
   for (const Request* prompt : pool.prompts) tokens += prompt->context();
   if (tokens > kSharedTokens) return false;
   return std::ranges::any_of(instances_, [&](const auto& other) {
-    return other && other.get() != &instance && other->prefills() &&
+    return other && other.get() != &instance && other->spec.role == Role::prefill &&
            (other->loading == pool.model || other->is_resident(pool.model));
   });
 }
