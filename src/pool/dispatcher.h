@@ -126,6 +126,7 @@ class Dispatcher final : public Generator, public Catalogue {
     std::size_t expecting = 0;             // prefill: destinations that are not known yet
     std::vector<schedule::Progress> made;  // prefill
     std::vector<RequestId> lost, arrived;  // prefill: to be told after prefilled
+    std::set<RequestId> crowded;           // of the lost: host memory had no room after all
     bool empty = false;                    // nothing is left to do: all of it was cancelled
     std::set<RequestId> leaving;           // of which the policy has not heard yet; it would ask again
   };
@@ -285,6 +286,8 @@ class Dispatcher final : public Generator, public Catalogue {
   Status begin_serving(Model& model, std::shared_ptr<const model::ModelImage> image);
   void model_failed(Model& model, const Error& why);
   schedule::ModelSpec spec_of(const Model& model) const;
+  // Of an instance, that are not promised to the policy.
+  std::uint64_t spare_slabs(std::uint64_t slabs) const;
   void remove_if_idle(Model& model);
   Status set_settings(Model& model, const ModelSettings& settings);
   Status remove_locked(Model& model);

@@ -161,7 +161,8 @@ void Dispatcher::lose(const Request& request, const Error& why) {
     Request* same = find_request(ticket);
     if (same == nullptr) return;
     depart(*same, false);
-    attempt_failed(ticket.id, why, false);
+    // Where memory is merely full, others make room by ending.
+    if (why.code != ErrorCode::exhausted) attempt_failed(ticket.id, why, false);
     policy_->kv_lost(ticket.id, monotonic_now(), actions_);
   });
 }
@@ -199,6 +200,7 @@ void Dispatcher::carry_out(const schedule::RunPrefill& action) {
         request.mover = instance->id;
       } else {
         job.lost.push_back(request.id);
+        job.crowded.insert(request.id);
       }
     } else if (asked.to != action.instance) {
       if (Instance* landing = find(asked.to)) {

@@ -82,22 +82,17 @@ void Dispatcher::said_hello(const PeerAddress& from, const InstanceHello& hello)
   host_->release(hello.name);
   instance.address = from;
   instance.id = static_cast<InstanceId>(lives_.size());
-  // Each block shape may leave a part of one slab unused.
-  std::set<std::uint64_t> shapes;
-  for (const auto& model : models_) {
-    if (model->known) shapes.insert(model->block_bytes);
-  }
   const std::uint64_t slabs = options_.slab_bytes == 0 ? 0 : hello.kv_bytes / options_.slab_bytes;
-  const std::uint64_t reserve = std::min<std::uint64_t>(shapes.size() - (shapes.empty() ? 0 : 1), slabs / 4);
   const TimePoint now = monotonic_now();
-  const Status up = hello.slab_bytes != options_.slab_bytes
-                        ? Status(fail(ErrorCode::invalid, "its slabs have {} bytes", hello.slab_bytes))
-                        : policy_->instance_up(instance.id,
-                                               {.role = hello.role,
-                                                .kv_bytes = (slabs - reserve) * options_.slab_bytes,
-                                                .berths = hello.berths,
-                                                .berth_bytes = hello.berth_bytes},
-                                               now, actions_);
+  const Status up =
+      hello.slab_bytes != options_.slab_bytes
+          ? Status(fail(ErrorCode::invalid, "its slabs have {} bytes", hello.slab_bytes))
+          : policy_->instance_up(instance.id,
+                                 {.role = hello.role,
+                                  .kv_bytes = (slabs - spare_slabs(slabs)) * options_.slab_bytes,
+                                  .berths = hello.berths,
+                                  .berth_bytes = hello.berth_bytes},
+                                 now, actions_);
   if (!up) {
     log::error("{} cannot be used: {}", hello.name, up.error().message);
     instance.id = kNone;
@@ -297,7 +292,8 @@ void Dispatcher::reported(Instance& instance, const JobEnded& report) {
     const auto entry = requests_.find(id);
     if (entry == requests_.end()) continue;
     depart(entry->second, false);
-    attempt_failed(id, {ErrorCode::io, "its KV was lost"}, false);
+    // Where memory is merely full, others make room by ending.
+    if (!job.crowded.contains(id)) attempt_failed(id, {ErrorCode::io, "its KV was lost"}, false);
     policy_->kv_lost(id, now, actions_);
   }
   for (const RequestId id : job.arrived) {

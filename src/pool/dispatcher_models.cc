@@ -123,6 +123,15 @@ schedule::ModelSpec Dispatcher::spec_of(const Model& model) const {
           .rate = model.settings.rate};
 }
 
+// Each block shape may leave a part of one slab unused.
+std::uint64_t Dispatcher::spare_slabs(std::uint64_t slabs) const {
+  std::set<std::uint64_t> shapes;
+  for (const auto& model : models_) {
+    if (model->known) shapes.insert(model->block_bytes);
+  }
+  return std::min<std::uint64_t>(std::max<std::size_t>(shapes.size(), 1), slabs / 4);
+}
+
 // What does not fit is said at once.
 Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::ModelImage> image) {
   const model::ModelConfig& config = image->config();
@@ -140,9 +149,8 @@ Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::Mode
   }
   const std::uint64_t charge = block_charge(options_.slab_bytes, layout.block_bytes());
   const std::uint64_t slabs = options_.kv_bytes / options_.slab_bytes;
-  // As the policy reckons: one block more than the tokens need, and one to grow into; a slab for what other
-  // shapes leave unused.
-  const std::uint64_t blocks = (slabs - std::min<std::uint64_t>(slabs / 4, 1)) * options_.slab_bytes / charge;
+  // As the policy reckons: one block more than the tokens need, and one to grow into.
+  const std::uint64_t blocks = (slabs - spare_slabs(slabs)) * options_.slab_bytes / charge;
   std::uint64_t context = blocks > 3 ? (blocks - 3) * model::kBlockTokens : 0;
   context = std::min<std::uint64_t>(context, config.context);
   if (model.settings.context != 0) context = std::min<std::uint64_t>(context, model.settings.context);

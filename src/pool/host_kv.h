@@ -23,8 +23,11 @@ class HostKv {
   static Result<std::unique_ptr<HostKv>> create(std::uint64_t bytes, std::size_t slab_bytes);
 
   const SharedMemoryName& name() const { return name_; }
-  // By what the blocks in use are charged with (block_charge).
-  std::uint64_t capacity() const { return slabs_ ? std::uint64_t{slabs_->slabs()} * slabs_->slab_bytes() : 0; }
+  // Of all slabs.
+  std::uint64_t bytes() const { return slabs_ ? std::uint64_t{slabs_->slabs()} * slabs_->slab_bytes() : 0; }
+  // What may be counted on, by what blocks are charged with (block_charge): slabs that several block sizes
+  // have in part, and that nobody moves together here, may leave the rest unused.
+  std::uint64_t capacity() const { return bytes() / 5 * 4; }
   std::uint64_t used() const;
 
   // Errors: exhausted.

@@ -20,8 +20,8 @@ class Pool {
   using Progress = std::function<void(const std::string& model, std::uint64_t done, std::uint64_t total)>;
 
   // Opens the models (building images where there are none), opens the engine and starts the instances.
-  // `program` is this very program, which instances are started with. A model that cannot be opened is served as
-  // failed, unless none can. Errors: the models', the engine's, invalid (what does not fit this machine).
+  // `program` is this very program, which instances are started with. A model that cannot be opened is served
+  // as failed, unless none can. Errors: the models', the engine's, invalid (what does not fit this machine).
   static Result<std::unique_ptr<Pool>> start(const PoolConfig& config, const std::filesystem::path& program,
                                              const Progress& progress = {});
   // Ends all requests, then all instances.

@@ -1,8 +1,8 @@
-// What instances did, as JSON lines: one object per turn, switch, load and move of KV, with `t` in seconds since
-// the trace began. For `bench pool` and for whoever wants to see where time went.
+// What instances did, as JSON lines: one object per turn, switch, load and move of KV, with `t` in seconds
+// since the trace began. For `bench pool` and for whoever wants to see where time went.
 //
-// One writer at a time. Lines go to the file at flush(), and when much is waiting; a full disk loses lines, is
-// logged once, and disturbs nothing else.
+// One writer at a time. Lines go to the file at flush(), and when much is waiting; a full disk loses lines,
+// is logged once, and disturbs nothing else.
 #pragma once
 
 #include <cstdint>

@@ -63,7 +63,7 @@ TEST(ProfileText, AcceleratorsAreChecked) {
   for (const auto& [text, expected] : std::vector<std::pair<std::string, std::string>>{
            {"accelerators: 3", "must be a list"},
            {"accelerators: [{name: a, memory: 1GB}]", "`link`"},
-           {"accelerators: [{name: a, memory: 1GB, link: fast}]", "'fast' is not understood"},
+           {"accelerators: [{name: a, memory: 1GB, link: fast}]", "'fast' is no size"},
            {"accelerators: [{name: a, speed: 3}]", "'speed' is not known"}}) {
     const auto machines = parse_accelerators(models + text);
     ASSERT_FALSE(machines) << text;
