@@ -131,7 +131,11 @@ class Server:
             reported = [name for (name, _) in metrics if name == "switchyard_instance_kv_blocks_used"]
             return len(reported) == len(self.instances()) and blocks + left + total["host_kv_bytes"] == 0
 
-        wait_until(idle, seconds, "all KV blocks free")
+        try:
+            wait_until(idle, seconds, "all KV blocks free")
+        except AssertionError:
+            held = {name: value for name, value in self.metrics().items() if value and any(word in name[0] for word in ("blocks", "pool_", "host_kv", "requests"))}
+            raise AssertionError(f"still held after {seconds} s: {held}") from None
 
 
 def children_of(pid):
