@@ -214,7 +214,7 @@ class Dispatcher final : public Generator, public Catalogue {
   void fail_requests(ModelId model, const Error& why, bool resident_ones);
 
   // Departures (dispatcher_departures.cc).
-  void depart(Request& request, bool tell_policy, bool ended_by_itself = false);
+  void depart(Request& request, bool tell_policy, InstanceId forgotten_by = kNone);
   void let_go(const Ticket& ticket, InstanceId instance, bool dead);
   void landed(const Ticket& ticket, InstanceId instance);
   void finish_if_empty(std::map<Ticket, Departure>::iterator departure, const std::string& process = {});

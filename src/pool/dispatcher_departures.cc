@@ -7,7 +7,7 @@ namespace switchyard::pool {
 
 // Has everybody forget the present attempt. `ended_by_itself`: the instance that worked on it has forgotten
 // it already, but for KV that is on its way elsewhere.
-void Dispatcher::depart(Request& request, bool tell_policy, bool ended_by_itself) {
+void Dispatcher::depart(Request& request, bool tell_policy, InstanceId forgotten_by) {
   Departure departure{.request = request.id,
                       .source = request.source,
                       .landing = request.landing,
@@ -33,9 +33,9 @@ void Dispatcher::depart(Request& request, bool tell_policy, bool ended_by_itself
   }
   for (const Holder& holder : request.holders) {
     if (find(holder.instance) == nullptr) continue;
-    const bool moving = holder.instance == request.source || holder.instance == request.landing ||
-                        (request.move != Move::none && holder.instance == request.mover);
-    if (!ended_by_itself || moving) departure.holders.insert(holder.instance);
+    const bool moving =
+        holder.instance == request.source || (request.move != Move::none && holder.instance == request.mover);
+    if (holder.instance != forgotten_by || moving) departure.holders.insert(holder.instance);
   }
   if (!departure.holders.contains(departure.source)) departure.source = kNone;
   if (!departure.holders.contains(departure.landing)) departure.landing = kNone;
@@ -46,12 +46,10 @@ void Dispatcher::depart(Request& request, bool tell_policy, bool ended_by_itself
 
   const auto [entry, inserted] = departures_.emplace(ticket, std::move(departure));
   const Departure& left = entry->second;
-  if (!ended_by_itself) {
-    // The reader is released when its writer has stopped.
-    for (const InstanceId id : std::set<InstanceId>(left.holders)) {
-      if (id == left.landing && left.source != kNone) continue;
-      send(*find(id), Release{ticket, writer_stopped});
-    }
+  for (const InstanceId id : std::set<InstanceId>(left.holders)) {
+    // A reader is released when its writer has stopped.
+    const bool read_from = id == left.landing && left.source != kNone;
+    if (id != forgotten_by && !read_from) send(*find(id), Release{ticket, writer_stopped});
   }
   finish_if_empty(entry);
 }

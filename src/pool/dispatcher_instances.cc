@@ -240,7 +240,7 @@ void Dispatcher::reported(Instance& instance, const Tokens& report) {
     job.requests.erase(request->id);
     std::erase(job.lost, request->id);
     // The instance has forgotten it; KV on its way elsewhere still lands.
-    depart(*request, false, true);
+    depart(*request, false, instance.id);
     const auto found = requests_.find(request->id);
     switch (entry.outcome) {
       case RowOutcome::end_token:
@@ -322,6 +322,7 @@ void Dispatcher::mark_lost(Instance& instance, const std::string& why) {
   instance.status.model.clear();
   instance.stats = {};
   const ModelId at_work = instance.job ? instance.job->model : schedule::kNoModel;
+  const auto prompts = instance.job ? instance.job->requests : std::set<RequestId>{};
   instance.job.reset();
   instance.load.reset();
   instance.resident.clear();
@@ -360,6 +361,11 @@ void Dispatcher::mark_lost(Instance& instance, const std::string& why) {
       request.source = kNone;
       depart(request, false);
     }
+  }
+  // Prompts whose KV has landed elsewhere already begin again, too: their first token is lost.
+  for (const RequestId prompt : prompts) {
+    const auto entry = requests_.find(prompt);
+    if (entry != requests_.end() && entry->second.prefiller == id) depart(entry->second, false);
   }
   std::vector<Ticket> left;
   for (const auto& [ticket, departure] : departures_) {
