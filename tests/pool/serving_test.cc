@@ -51,20 +51,21 @@ class Collected final : public GenerationSink {
   GenerationEnd end_;
 };
 
-// Images lie in shared memory from the beginning; loads can be made to fail.
+// Images lie in shared memory from the beginning; loads can be made to fail. One thread answers.
 class FakeCache final : public ModelCache {
  public:
   ~FakeCache() override {
-    for (auto& thread : threads_) thread.join();
+    post({});
+    thread_.join();
   }
   void open(const std::filesystem::path& path, Opened opened, Progress) override {
-    threads_.emplace_back([path, opened] {
+    post([path, opened] {
       if (path == "broken") return opened(fail(ErrorCode::corrupt, "it is broken"));
       opened(std::make_shared<const FakeImage>(FakeModel{.salt = std::stoull(path.string())}));
     });
   }
   void acquire(std::shared_ptr<const model::ModelImage> image, Ready ready) override {
-    threads_.emplace_back([this, image, ready] {
+    post([this, image, ready] {
       if (failing) return ready(fail(ErrorCode::io, "the disk is gone"));
       class Held final : public CachedImage {
        public:
@@ -74,8 +75,7 @@ class FakeCache final : public ModelCache {
        private:
         SharedMemory memory_;
       };
-      const auto& fake = static_cast<const FakeImage&>(*image).fake();
-      ready(std::make_shared<Held>(fake_shared_image(fake)));
+      ready(std::make_shared<Held>(fake_shared_image(static_cast<const FakeImage&>(*image).fake())));
     });
   }
   bool holds(std::string_view) const override { return true; }
@@ -85,7 +85,29 @@ class FakeCache final : public ModelCache {
   std::atomic<bool> failing = false;
 
  private:
-  std::vector<std::thread> threads_;  // acquire() comes from one thread at a time: the lock's holder
+  void post(std::function<void()> task) {
+    {
+      const std::lock_guard lock(mutex_);
+      tasks_.push_back(std::move(task));
+    }
+    wake_.notify_one();
+  }
+  void run() {
+    for (;;) {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [this] { return !tasks_.empty(); });
+      const auto task = std::move(tasks_.front());
+      tasks_.pop_front();
+      lock.unlock();
+      if (!task) return;
+      task();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<void()>> tasks_;  // an empty one ends the thread
+  std::thread thread_{[this] { run(); }};
 };
 
 struct Setting {
