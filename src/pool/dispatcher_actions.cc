@@ -188,11 +188,13 @@ void Dispatcher::carry_out(const schedule::RunPrefill& action) {
     ++request.attempt;
     request.prefiller = instance->id;
     introduce(*instance, request);
+    // A token may have been made of which the policy never heard, because an instance ended.
+    const auto tokens = static_cast<std::uint32_t>(request.wanted.prompt.size() + request.output.size());
     RunPrefill::Prompt prompt{.ticket = request.ticket()};
     job.requests.insert(request.id);
     if (asked.to == schedule::kHost) {
       Model& model = *models_[action.model];
-      auto blocks = host_->take(model.block_bytes, model::KvLayout::blocks_for(asked.tokens));
+      auto blocks = host_->take(model.block_bytes, model::KvLayout::blocks_for(tokens));
       if (blocks) {
         prompt.target = KvTarget::host;
         prompt.host_blocks = request.host_blocks = *std::move(blocks);
@@ -206,7 +208,7 @@ void Dispatcher::carry_out(const schedule::RunPrefill& action) {
       if (Instance* landing = find(asked.to)) {
         prompt.target = KvTarget::peer;
         prompt.peer = landing->address.serialize();
-        expect(*landing, *instance, request, asked.tokens);
+        expect(*landing, *instance, request, tokens);
         ++job.expecting;
       } else {
         job.lost.push_back(request.id);
