@@ -43,7 +43,6 @@ class Dispatcher final : public Generator, public Catalogue {
     std::uint64_t kv_bytes = 0;              // of an instance
     std::uint64_t berth_bytes = 0;
     std::uint32_t berths = 2;
-    bool prefill_apart = true;  // there are prefill and decode instances, not only unified ones
   };
   // Called when an instance is gone, or has to go because it does not answer; not with the lock held.
   using InstanceLost = std::function<void(const std::string& name, int process, const std::string& why)>;
@@ -235,6 +234,8 @@ class Dispatcher final : public Generator, public Catalogue {
   void load_over(Instance& instance, bool ready, const Error& why);
   void begin_job(Instance& instance, Job job);
   void send_prefill_if_ready(Instance& instance);
+  void send_prefill_later(InstanceId id);
+  void keep_where_computed(const Request& request);
   void end_if_empty(Instance& instance);
   void introduce(Instance& instance, Request& request);
   void expect(Instance& instance, const Instance& from, Request& request, std::uint32_t tokens);

@@ -12,6 +12,8 @@ std::uint32_t milliseconds(Nanos duration) {
   return static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
 }
 
+Error kv_gone() { return {ErrorCode::peer_lost, "its KV went with an instance"}; }
+
 }  // namespace
 
 // Carries out what there is to do, in order, until nothing follows from it any more.
@@ -217,9 +219,25 @@ void Dispatcher::carry_out(const schedule::RunPrefill& action) {
     job.order.prompts.push_back(std::move(prompt));
   }
   begin_job(*instance, std::move(job));
-  later_.push_back([this, id = instance->id] {
-    if (Instance* same = find(id)) send_prefill_if_ready(*same);
+  send_prefill_later(instance->id);
+}
+
+// After the actions that came with this one.
+void Dispatcher::send_prefill_later(InstanceId id) {
+  later_.push_back([this, id] {
+    if (Instance* instance = find(id)) send_prefill_if_ready(*instance);
   });
+}
+
+// The instance that was to have the KV of a prompt is out: the prompt stays where it is computed, if that has
+// not been ordered yet.
+void Dispatcher::keep_where_computed(const Request& request) {
+  Job* job = prefill_of(request);
+  if (job == nullptr || job->sent) return;
+  if (!request.landing_known) --job->expecting;
+  const auto prompt = std::ranges::find(job->order.prompts, request.ticket(), &RunPrefill::Prompt::ticket);
+  if (prompt != job->order.prompts.end()) *prompt = {.ticket = request.ticket()};
+  send_prefill_later(request.prefiller);
 }
 
 void Dispatcher::send_prefill_if_ready(Instance& instance) {
@@ -258,7 +276,7 @@ void Dispatcher::carry_out(const schedule::RunDecode& action) {
     if (holds(*instance, entry->second)) {
       order.rows.push_back(row_of(*instance, entry->second));
     } else {
-      lose(entry->second, {ErrorCode::peer_lost, "its KV went with an instance"});
+      lose(entry->second, kv_gone());
     }
   }
   begin_job(*instance, {.sent = true, .model = action.model});
@@ -282,8 +300,7 @@ void Dispatcher::carry_out(const schedule::Join& action) {
   Instance* instance = find(action.instance);
   const auto entry = requests_.find(action.request);
   if (instance == nullptr || entry == requests_.end() || !instance->job) return;
-  if (!holds(*instance, entry->second))
-    return lose(entry->second, {ErrorCode::peer_lost, "its KV went with an instance"});
+  if (!holds(*instance, entry->second)) return lose(entry->second, kv_gone());
   send(*instance, Join{.job = instance->job->id, .row = row_of(*instance, entry->second)});
 }
 
@@ -299,11 +316,10 @@ void Dispatcher::carry_out(const schedule::MoveKv& action) {
   if (entry == requests_.end()) return;
   Request& request = entry->second;
   const Model& model = *models_[request.model];
-  const Error nowhere{ErrorCode::peer_lost, "its KV went with an instance"};
   const auto tokens = static_cast<std::uint32_t>(request.wanted.prompt.size() + request.output.size() - 1);
   if (action.to == schedule::kHost) {
     Instance* from = find(action.from);
-    if (from == nullptr || !holds(*from, request)) return lose(request, nowhere);
+    if (from == nullptr || !holds(*from, request)) return lose(request, kv_gone());
     auto blocks = host_->take(model.block_bytes, model::KvLayout::blocks_for(tokens));
     if (!blocks) return lose(request, blocks.error());
     request.host_blocks = *std::move(blocks);
@@ -315,7 +331,7 @@ void Dispatcher::carry_out(const schedule::MoveKv& action) {
   Instance* to = find(action.to);
   if (to == nullptr) return;  // the policy will hear that it ended
   if (action.from == schedule::kHost) {
-    if (request.host_blocks.empty()) return lose(request, nowhere);
+    if (request.host_blocks.empty()) return lose(request, kv_gone());
     introduce(*to, request);
     request.move = Move::from_host;
     request.mover = to->id;
@@ -323,7 +339,7 @@ void Dispatcher::carry_out(const schedule::MoveKv& action) {
     return;
   }
   Instance* from = find(action.from);
-  if (from == nullptr || !holds(*from, request)) return lose(request, nowhere);
+  if (from == nullptr || !holds(*from, request)) return lose(request, kv_gone());
   request.push_wanted = true;
   expect(*to, *from, request, tokens);
 }

@@ -5,8 +5,8 @@
 
 namespace switchyard::pool {
 
-// Has everybody forget the present attempt. `ended_by_itself`: the instance that worked on it has forgotten
-// it already, but for KV that is on its way elsewhere.
+// Has everybody forget the present attempt. `forgotten_by`: this instance has done so already, but for KV
+// that is on its way elsewhere.
 void Dispatcher::depart(Request& request, bool tell_policy, InstanceId forgotten_by) {
   Departure departure{.request = request.id,
                       .source = request.source,
@@ -26,9 +26,7 @@ void Dispatcher::depart(Request& request, bool tell_policy, InstanceId forgotten
       if (request.landing != kNone && !request.landing_known) --job->expecting;
       std::erase_if(job->order.prompts,
                     [&](const RunPrefill::Prompt& prompt) { return prompt.ticket == ticket; });
-      later_.push_back([this, at = request.prefiller] {
-        if (Instance* instance = find(at)) send_prefill_if_ready(*instance);
-      });
+      send_prefill_later(request.prefiller);
     }
   }
   for (const Holder& holder : request.holders) {

@@ -199,15 +199,7 @@ void Dispatcher::kv_lost(Request& request, Instance& at, const Error& why) {
     std::erase(job->arrived, request.id);
     if (request.landing == at.id) {
       request.landing = kNone;
-      if (!job->sent) {
-        if (!request.landing_known) --job->expecting;
-        const auto prompt =
-            std::ranges::find(job->order.prompts, request.ticket(), &RunPrefill::Prompt::ticket);
-        if (prompt != job->order.prompts.end()) *prompt = {.ticket = request.ticket()};
-        later_.push_back([this, id = request.prefiller] {
-          if (Instance* instance = find(id)) send_prefill_if_ready(*instance);
-        });
-      }
+      keep_where_computed(request);
     }
     return;
   }
@@ -345,16 +337,7 @@ void Dispatcher::mark_lost(Instance& instance, const std::string& why) {
       request.mover = kNone;
     }
     if (request.landing == id) {
-      Job* job = prefill_of(request);
-      if (job != nullptr && !job->sent) {
-        if (!request.landing_known) --job->expecting;
-        const auto prompt =
-            std::ranges::find(job->order.prompts, request.ticket(), &RunPrefill::Prompt::ticket);
-        if (prompt != job->order.prompts.end()) *prompt = {.ticket = request.ticket()};
-        later_.push_back([this, at = request.prefiller] {
-          if (Instance* same = find(at)) send_prefill_if_ready(*same);
-        });
-      }
+      keep_where_computed(request);
       request.landing = request.source = kNone;
       request.push_wanted = false;
     } else if (request.source == id) {
@@ -365,7 +348,8 @@ void Dispatcher::mark_lost(Instance& instance, const std::string& why) {
   // Prompts whose KV has landed elsewhere already begin again, too: their first token is lost.
   for (const RequestId prompt : prompts) {
     const auto entry = requests_.find(prompt);
-    if (entry != requests_.end() && entry->second.prefiller == id) depart(entry->second, false);
+    if (entry == requests_.end()) continue;
+    if (!entry->second.holders.empty() || !entry->second.host_blocks.empty()) depart(entry->second, false);
   }
   std::vector<Ticket> left;
   for (const auto& [ticket, departure] : departures_) {

@@ -12,6 +12,13 @@ void erase_value(auto& values, const auto& value) {
   values.erase(std::remove(values.begin(), values.end(), value), values.end());
 }
 
+Status check_wishes(const ModelSpec& spec) {
+  if (spec.targets.first_token <= Nanos{0} || spec.targets.between_tokens <= Nanos{0} || !(spec.weight > 0)) {
+    return fail(ErrorCode::invalid, "model '{}': targets and weight are to be above zero", spec.name);
+  }
+  return {};
+}
+
 bool contains(const auto& values, const auto& value) {
   return std::find(values.begin(), values.end(), value) != values.end();
 }
@@ -31,9 +38,7 @@ Status Scheduler::add_model(ModelId id, const ModelSpec& spec, TimePoint now, Ac
   if (spec.kv_block_bytes == 0) {
     return fail(ErrorCode::invalid, "model '{}' has KV blocks of no bytes", spec.name);
   }
-  if (spec.targets.first_token <= Nanos{0} || spec.targets.between_tokens <= Nanos{0} || !(spec.weight > 0)) {
-    return fail(ErrorCode::invalid, "model '{}': targets and weight are to be above zero", spec.name);
-  }
+  if (auto valid = check_wishes(spec); !valid) return valid;
   if (id >= models_.size()) models_.resize(id + 1);
   models_[id] = Model{.spec = spec, .present = true};
   admission_.add_model(id, spec);
@@ -53,9 +58,7 @@ Status Scheduler::update_model(ModelId id, const ModelSpec& spec, TimePoint now,
   if (spec.weight_bytes != present.weight_bytes || spec.kv_block_bytes != present.kv_block_bytes) {
     return fail(ErrorCode::invalid, "model '{}': other weights are another model", spec.name);
   }
-  if (spec.targets.first_token <= Nanos{0} || spec.targets.between_tokens <= Nanos{0} || !(spec.weight > 0)) {
-    return fail(ErrorCode::invalid, "model '{}': targets and weight are to be above zero", spec.name);
-  }
+  if (auto valid = check_wishes(spec); !valid) return valid;
   models_[id].spec = spec;
   admission_.remove_model(id);
   admission_.add_model(id, spec);

@@ -334,7 +334,7 @@ TEST(Tokenizer, StopsWhereThereAreTooManyAndOnlyThere) {
   for (const bool lacking : {false, true}) {
     auto spec = byte_spec();
     if (lacking) spec.kinds['z'] = TokenKind::unused;
-    const std::string& x = spec.tokens['x'];
+    const std::string x = spec.tokens['x'];
     add_token(spec, x + x);
     add_token(spec, x + x + x + x);
     spec.merges = {{x, x}, {x + x, x + x}};
