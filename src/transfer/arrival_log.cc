@@ -3,14 +3,20 @@
 #include <cstring>
 
 namespace switchyard::transfer {
+namespace {
+
+// Of numbers' lower 15 bits, which are less than half their range apart.
+bool is_before(std::uint16_t a, std::uint16_t b) { return ((a - b) & 0x7fff) > 0x4000; }
+
+}  // namespace
 
 ArrivalLog::Outcome ArrivalLog::arrival(std::uint32_t immediate, CounterTable& counters) {
   const auto number = static_cast<std::uint16_t>(immediate & 0x7fff);
   Seen& seen = seen_[number % kArrivalWindow];
   if (!seen.any || seen.number != number) {
     // Numbers of one place differ by multiples of the window; an earlier one is a straggler.
-    const auto ahead = static_cast<std::uint16_t>((number - seen.number) & 0x7fff);
-    if (seen.any && ahead > 0x4000) return Outcome::stray;
+    if (seen.any && is_before(number, seen.number)) return Outcome::stray;
+    if (is_before(newest_, number)) newest_ = number;
     seen = {.number = number, .any = true};
   }
   const auto kind = (immediate & (1u << 15)) != 0 ? ArrivalKind::record : ArrivalKind::data;
@@ -26,6 +32,7 @@ ArrivalLog::Outcome ArrivalLog::arrival(std::uint32_t immediate, CounterTable& c
     return Outcome::waiting;
   }
   seen.counted = true;
+  if (unconfirmed_.empty() || is_before(number, oldest_unconfirmed_)) oldest_unconfirmed_ = number;
   unconfirmed_.push_back(number);
   return counters.arrival({record.slot, record.generation}) ? Outcome::counted : Outcome::stray;
 }

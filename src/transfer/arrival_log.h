@@ -36,6 +36,7 @@ enum class ArrivalKind : std::uint32_t { data = 1, record = 2 };
 
 constexpr std::uint32_t kArrivalWindow = 512;
 constexpr std::size_t kConfirmBatch = 64;
+constexpr std::uint32_t kConfirmSpan = kArrivalWindow / 4;  // half of what a sender may have unconfirmed
 constexpr std::uint32_t kArrivalNumberMask = (1u << 30) - 1;
 constexpr std::size_t kArrivalLogBytes = kArrivalWindow * sizeof(ArrivalRecord);  // per peer
 
@@ -53,6 +54,7 @@ class ArrivalLog {
     records_ = records;
     session_ = session;
     seen_ = {};
+    newest_ = 0;
     unconfirmed_.clear();
     unconfirmed_.reserve(kConfirmBatch);
   }
@@ -60,10 +62,12 @@ class ArrivalLog {
   void close() { records_ = nullptr; }
 
   Outcome arrival(std::uint32_t immediate, CounterTable& counters);
-  // Counted since the last call, when there are enough of them to be confirmed; else nothing.
-  std::span<const std::uint16_t> to_confirm() const {
-    return unconfirmed_.size() >= kConfirmBatch ? std::span<const std::uint16_t>(unconfirmed_)
-                                                : std::span<const std::uint16_t>();
+  // Counted since the last confirmed(): lower 15 bits.
+  std::span<const std::uint16_t> unconfirmed() const { return unconfirmed_; }
+  // There are many of them, or one is so far behind the newest number that its sender may soon have no other.
+  bool confirms_now() const {
+    return unconfirmed_.size() >= kConfirmBatch ||
+           (!unconfirmed_.empty() && ((newest_ - oldest_unconfirmed_) & 0x7fff) >= kConfirmSpan);
   }
   void confirmed() { unconfirmed_.clear(); }
   // The numbers that have been counted, as far as it remembers: lower 15 bits.
@@ -81,6 +85,7 @@ class ArrivalLog {
   std::uint32_t session_ = 0;
   std::array<Seen, kArrivalWindow> seen_{};
   std::vector<std::uint16_t> unconfirmed_;
+  std::uint16_t oldest_unconfirmed_ = 0, newest_ = 0;  // lower 15 bits
 };
 
 // The sending side, for one peer: hands out numbers while the window has room.

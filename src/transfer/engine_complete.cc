@@ -22,6 +22,7 @@ static_assert(std::is_trivially_copyable_v<fabric::Completion>);
 // A speed is believed when so much went over the path in one go.
 constexpr std::uint64_t kMeasuredBytes = 512u << 10;
 constexpr double kSmoothing = 0.25;
+constexpr Nanos kConfirmLimit = std::chrono::milliseconds(10);
 
 }  // namespace
 
@@ -54,8 +55,14 @@ void EngineCore::arrived(std::uint32_t immediate) {
   const Outcome outcome = peer.arrivals.arrival(immediate, *counters_);
   if (outcome == Outcome::stray) count_.stray_arrivals.add(1);
   if (outcome == Outcome::repeated) count_.repeated_arrivals.add(1);
-  const auto numbers = peer.arrivals.to_confirm();
-  if (numbers.empty()) return;
+  if (peer.arrivals.confirms_now()) return confirm_arrivals(peer);
+  if (peer.arrivals.unconfirmed().empty() || peer.confirm_at != TimePoint::max()) return;
+  peer.confirm_at = now_ + kConfirmLimit;
+  arm_check(index, peer.confirm_at);
+}
+
+void EngineCore::confirm_arrivals(Peer& peer) {
+  const auto numbers = peer.arrivals.unconfirmed();
   if (peer.local) {
     for (const std::uint16_t number : numbers) peer.numbers.confirm(number);
   } else {
@@ -63,6 +70,7 @@ void EngineCore::arrived(std::uint32_t immediate) {
                                        .counted = {numbers.begin(), numbers.end()}});
   }
   peer.arrivals.confirmed();
+  peer.confirm_at = TimePoint::max();
 }
 
 // Takes a request off its path and its transfer.

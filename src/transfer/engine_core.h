@@ -181,6 +181,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   bool poll_rail(std::uint16_t rail);
   void complete(const fabric::Completion& completion);
   void arrived(std::uint32_t immediate);
+  void confirm_arrivals(transfer::Peer& peer);
   void take_off(std::uint32_t request_index);  // its path, and the counts of what is under way
   void advance(std::uint32_t slot_index);      // after something of it was delivered
   void measure(transfer::Path& path, std::uint64_t bytes);

@@ -29,6 +29,7 @@ namespace {
 
 constexpr std::uint8_t kMaxAttempts = 8;  // of one work request, each on a path that broke under it
 constexpr int kLongestRest = 64;          // times EngineOptions::path_rest
+constexpr int kTriesOfLast = 10;
 constexpr double kUnknownLine = 1e9;      // bytes per second, where nobody says
 constexpr Nanos kProbeInterval = std::chrono::milliseconds(1);  // between attempts to post a probe
 
@@ -79,8 +80,10 @@ void EngineCore::make_paths(std::uint32_t index) {
   peer.paths = std::move(paths);
 }
 
+// At that time, or earlier if that was wanted already.
 void EngineCore::arm_check(std::uint32_t index, TimePoint when) {
-  peers_[index].check_armed = true;
+  if (when >= peers_[index].check_at) return;
+  peers_[index].check_at = when;
   deadlines_.set(peer_deadline(index), when);
 }
 
@@ -89,8 +92,10 @@ void EngineCore::arm_check(std::uint32_t index, TimePoint when) {
 void EngineCore::check_paths(std::uint32_t index) {
   Peer& peer = peers_[index];
   const std::uint32_t generation = peer.generation;
-  peer.check_armed = false;
-  TimePoint next = TimePoint::max();
+  peer.check_at = TimePoint::max();
+  if (now_ >= peer.confirm_at) confirm_arrivals(peer);
+  TimePoint next = peer.confirm_at;
+  const Nanos patience = std::max(options_.connect_limit, options_.stall_limit);  // without any path
   bool hope = false;
   // Pairs that were not planned are tried while none is up: after the last one has broken, or when those that
   // were planned lead nowhere.
@@ -127,8 +132,11 @@ void EngineCore::check_paths(std::uint32_t index) {
     if (path.state != Path::State::closed) continue;
     hope |= path.wanted || tries_all;
     if (!(path.wanted || tries_all) || !(peer.local || opens_paths(peer))) continue;
-    if (now_ < path.retry_at) {
-      next = std::min(next, path.retry_at);
+    // While there is no other, it is tried several times before its peer is given up.
+    const TimePoint retry_at =
+        peer.paths_up == 0 ? std::min(path.retry_at, path.changed + patience / kTriesOfLast) : path.retry_at;
+    if (now_ < retry_at) {
+      next = std::min(next, retry_at);
     } else if (!rails_[path.local].healthy.get()) {
       next = std::min(next, now_ + options_.path_rest);
     } else {
@@ -144,7 +152,7 @@ void EngineCore::check_paths(std::uint32_t index) {
                       ? Error{ErrorCode::unsupported, fmt::format("it has no rail of fabric '{}'", fabrics())}
                       : Error{ErrorCode::unsupported, fmt::format("no path to it works: {}", trouble(peer))});
     }
-    const TimePoint limit = peer.paths_down_since + std::max(options_.connect_limit, options_.stall_limit);
+    const TimePoint limit = peer.paths_down_since + patience;
     if (now_ >= limit)
       return lose(index, {ErrorCode::peer_lost, fmt::format("no path to it works: {}", trouble(peer))});
     next = std::min(next, limit);

@@ -326,7 +326,7 @@ bool EngineCore::post_batch(Batch& batch, TransferSlot& slot) {
   rail.outstanding.add(posted);
   rail.bytes_written.add(bytes);
   rail.work_requests.add(posted);
-  if (!batch.peer.check_armed) arm_check(slot.peer, now_ + options_.stall_limit / 4);
+  arm_check(slot.peer, now_ + options_.stall_limit / 4);
   if (need_asking_ && rail.rail->wait_fd() < 0) keep_awake(batch.peer);
   return true;
 }
@@ -410,8 +410,7 @@ void EngineCore::keep_all_awake() {
              rails_[path.local].rail->wait_fd() < 0;
     };
     // Only open ones have paths; the state of others is not the worker's alone.
-    if (std::any_of(peer.paths.begin(), peer.paths.end(), waits))
-      keep_awake(peer);
+    if (std::any_of(peer.paths.begin(), peer.paths.end(), waits)) keep_awake(peer);
   }
 }
 

@@ -156,7 +156,8 @@ struct Peer {
   TimePoint paths_down_since{};
   TimePoint connect_deadline{};
   TimePoint last_ring{};
-  bool check_armed = false;
+  TimePoint check_at = TimePoint::max();    // of its paths
+  TimePoint confirm_at = TimePoint::max();  // what has arrived, however little that is
 
   bool wants_posting() const { return !writes[0].empty() || !writes[1].empty() || !messages.empty(); }
 };

@@ -153,6 +153,7 @@ TEST_F(Rules, ARailThatDiesCostsBandwidthAndIsUsedAgain) {
 
 // T9: pairs of rails that no network joins are tried, and get no work.
 TEST_F(Rules, APathThatNeverDeliversIsNeverUp) {
+  options_.connect_limit = seconds(1);  // enough for an attempt that the cut outlasts, and another
   for (const bool ordered : {true, false}) {
     PortOptions one{.ordered = ordered}, two{.subnet = 1, .ordered = ordered};
     Machine &a = machine({one, two}), &b = machine({one, two});
@@ -191,6 +192,37 @@ TEST_F(Rules, WhenThePlannedPairsLeadNowhereOthersAreTried) {
   ASSERT_TRUE(engine(a).write(write_of(a, b, 0, 1 << 20), into(done)));
   ASSERT_TRUE(finishes(done));
   EXPECT_EQ(done.word(), "ok") << (done.status ? "" : done.status.error().message);
+}
+
+// Transfers are numbered in the order in which they are posted; those on the slow rail arrive when hundreds
+// of later ones have.
+TEST_F(Rules, CountedTransfersThatFallFarBehindHoldUpNothingForLong) {
+  for (const std::uint32_t window : {8u, 24u, 64u}) {
+    const PortOptions fast{.window = window};
+    PortOptions slow = fast;
+    slow.latency = milliseconds(1);
+    slow.jitter = milliseconds(3);
+    Machine &a = machine({fast, slow}), &b = machine({fast, slow});
+    connect(a, b);
+    auto counter = engine(b).make_counter();
+    constexpr int kWrites = 4000, kDepth = 300;
+    int begun = 0, ended = 0;
+    std::function<void()> submit = [&] {
+      if (begun == kWrites) return;
+      ++begun;
+      Write write = write_of(a, b, 0, 8);
+      write.options.counter = counter->id();
+      ASSERT_TRUE(engine(a).write(write, [&](const Status& status) {
+        EXPECT_TRUE(status);
+        ++ended;
+        submit();
+      }));
+    };
+    for (int i = 0; i < kDepth; ++i) submit();
+    EXPECT_TRUE(cluster_.run_for(seconds(5), [&] { return ended == kWrites; })) << window << ": " << ended;
+    cluster_.run_for(milliseconds(10));
+    EXPECT_EQ(counter->arrived(), static_cast<std::uint64_t>(kWrites));
+  }
 }
 
 // T12

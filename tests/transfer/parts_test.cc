@@ -2,6 +2,7 @@
 #include <map>
 #include <random>
 
+#include "transfer/arrival_log.h"
 #include "transfer/control_record.h"
 #include "transfer/counter_table.h"
 #include "transfer/deadline_heap.h"
@@ -178,6 +179,42 @@ TEST(DeadlineHeap, FiresInOrderWhateverIsChanged) {
     }
   }
   EXPECT_EQ(heap.take_due(TimePoint{Nanos(-1)}), kNoIndex);
+}
+
+// A receiver may have counted all that a sender can have under way: then it confirms the oldest, however few
+// it has not confirmed.
+TEST(ArrivalLog, NeverKeepsBackWhatItsSenderWaitsFor) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<ArrivalRecord> records(kArrivalWindow);
+    CounterTable counters(1);
+    const auto counter = *counters.make();
+    ArrivalLog log;
+    log.open(records.data(), 1);
+    ArrivalNumbers numbers;
+    std::vector<std::uint32_t> under_way;
+    for (int arrivals = 0; arrivals < 3000; ++arrivals) {
+      while (numbers.has_room()) {
+        under_way.push_back(numbers.take());
+        numbers.end(under_way.back(), true);
+      }
+      ASSERT_FALSE(under_way.empty()) << round << ": all " << arrivals << " have arrived";
+      // Mostly among the last few: the first ones fall far behind.
+      const std::size_t last = under_way.size() - 1;
+      const std::size_t at =
+          random() % 16 == 0 ? random() % (last + 1) : last - random() % std::min<std::size_t>(last + 1, 4);
+      const std::uint32_t number = under_way[at];
+      under_way.erase(under_way.begin() + static_cast<std::ptrdiff_t>(at));
+      records[number % kArrivalWindow] = {
+          .session = 1, .number = 2u << 30 | number, .slot = counter.slot, .generation = counter.generation};
+      ASSERT_EQ(log.arrival(arrival_immediate(0, ArrivalKind::record, number), counters),
+                ArrivalLog::Outcome::counted);
+      if (!log.confirms_now()) continue;
+      for (const std::uint16_t each : log.unconfirmed()) numbers.confirm(each);
+      log.confirmed();
+    }
+    EXPECT_EQ(counters.arrived(counter), 3000u);
+  }
 }
 
 TEST(CounterTable, ArrivalsRaceWithArmingAndNothingIsLost) {
