@@ -81,7 +81,10 @@ def test_killed_instances_cost_a_pause(catalogue, alone):
     with Server(config=catalogue) as server:
 
         def kill():
-            while not over.wait(rng.uniform(0.5, 1.5)):
+            # So many that every stream is hit, and not so many that instances are held back for ever.
+            for _ in range(12):
+                if over.wait(rng.uniform(0.5, 1.5)):
+                    return
                 pid = rng.choice(list(server.instances().values()))
                 if pid:
                     os.kill(pid, signal.SIGKILL)
