@@ -82,11 +82,15 @@ Status serve(const Arguments& arguments) {
         as_read, (*pool)->catalogue());
     controls.reloader = &*reloader;
   }
-  auto gateway = gateway::Gateway::start({.host = config->host,
-                                          .port = config->port,
-                                          .api_keys = config->api_keys,
-                                          .admin_keys = config->admin_keys},
-                                         (*pool)->generator(), controls);
+  auto gateway =
+      gateway::Gateway::start({.host = config->host,
+                               .port = config->port,
+                               .api_keys = config->api_keys,
+                               .admin_keys = config->admin_keys,
+                               .limits = {.admission = {.key_rate = config->pool.admission.key_rate,
+                                                        .max_waiting = config->pool.admission.max_waiting,
+                                                        .max_queue = config->pool.max_queue}}},
+                              (*pool)->generator(), controls);
   if (!gateway) return pass(gateway.error());
   if (auto ready = wait_ready(**pool); !ready) return ready;
   log::info("serving {} on http://{}:{} (OpenAI API under /v1); Ctrl-C stops", names_of(config->pool.models),
