@@ -16,7 +16,7 @@ constexpr std::size_t kMaxKeyBytes = 1024;
 constexpr std::uint32_t kMaxInstances = 64;
 constexpr std::uint32_t kMaxBerths = 64;
 constexpr std::string_view kBurstAlone =
-    "burst is nothing without a per_second above 0: give one, or leave both out for no limit";
+    "rate.burst is nothing without rate.per_second above 0: give both, or neither for no limit";
 
 // What is read first and made sense of when all of the file is known.
 struct Found {
