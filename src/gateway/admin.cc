@@ -270,7 +270,7 @@ HttpResponse AdminApi::reload() const {
   }
   const auto outcome = controls_.reloader->reload();
   if (!outcome) {
-    return failure(400, "Nothing was changed. " + outcome.error().message, "invalid_configuration");
+    return failure(400, "Nothing was changed: " + outcome.error().message, "invalid_configuration");
   }
   HttpResponse response;
   JsonWriter writer(response.body);
