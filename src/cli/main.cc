@@ -1,5 +1,7 @@
 // The `switchyard` program.
 #include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <csignal>
@@ -9,6 +11,27 @@
 #include "cli/commands.h"
 
 namespace {
+
+// SIGINT and SIGTERM, as the kernel has a set of signals.
+constexpr unsigned long kStopSignals = 1UL << (SIGINT - 1) | 1UL << (SIGTERM - 1);
+
+// Before the constructors of any library: one of them answers Ctrl-C with an exit status of its own, and
+// takes a fifth of a second. What comes meanwhile waits until main() knows whom it is for. Nothing is
+// initialised yet, so this is a system call and no more.
+[[gnu::no_sanitize("address", "thread", "undefined")]] void hold_stop_signals_early(int, char**, char**) {
+  syscall(SYS_rt_sigprocmask, SIG_BLOCK, &kStopSignals, nullptr, sizeof(kStopSignals));
+}
+[[gnu::used,
+  gnu::section(".preinit_array")]] void (*const kBeforeLibraries)(int, char**,
+                                                                  char**) = hold_stop_signals_early;
+
+void release_stop_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
 
 // Libraries that are loaded with the program may have installed handlers of their own, which hide what a
 // process died of and write files where it stands.
@@ -42,6 +65,8 @@ int main(int argc, char** argv) {
   add_simtest(app, chosen);
   add_instance(app, chosen);
   CLI11_PARSE(app, argc, argv);
+  // A server stops in order from its first moment on.
+  if (!app.got_subcommand("serve")) release_stop_signals();
   try {
     return chosen();
   } catch (const std::exception& error) {

@@ -6,6 +6,8 @@
 
 #include "cli/default_model.h"
 #include "cli/terminal.h"
+#include "model/checkpoint_hash.h"
+#include "model/image.h"
 
 namespace switchyard::cli {
 namespace {
@@ -38,6 +40,30 @@ pool::ModelSettings named_model(const std::string& text, const pool::ModelSettin
   return settings;
 }
 
+// Thrown by the progress of work that knows no other way to end before its time; it lets go of what it had
+// begun, and nobody but prepare_image() sees this.
+struct Interrupted {};
+
+// Builds the image if there is none. Both of what takes long is ended by a stop signal: reading the
+// checkpoint to name its image, and writing that.
+Status prepare_image(const std::filesystem::path& path, ProgressBar& bar) {
+  const auto progress = [&bar](std::uint64_t done, std::uint64_t total) {
+    if (stop_requested(Nanos::zero())) throw Interrupted();
+    bar.update(done, total);
+  };
+  try {
+    if (path.extension() != ".image") {
+      auto options = model::HashOptions::with_default_cache();
+      options.progress = progress;
+      if (auto hash = model::hash_checkpoint(path, options); !hash) return pass(hash.error());
+    }
+    if (auto image = model::ModelImage::open(path, progress); !image) return pass(image.error());
+  } catch (const Interrupted&) {
+    return fail(ErrorCode::cancelled, "interrupted");
+  }
+  return {};
+}
+
 }  // namespace
 
 void add_pool_options(CLI::App& command, PoolArguments& arguments) {
@@ -63,7 +89,8 @@ void add_pool_options(CLI::App& command, PoolArguments& arguments) {
                    "Encrypt the messages between processes (they authenticate each other always)");
 }
 
-Status apply(const PoolArguments& arguments, pool::PoolConfig& config, const pool::ModelSettings& defaults) {
+Status apply_options(const PoolArguments& arguments, pool::PoolConfig& config,
+                     const pool::ModelSettings& defaults) {
   if (!arguments.models.empty()) {
     config.models.clear();
     for (const std::string& text : arguments.models) config.models.push_back(named_model(text, defaults));
@@ -86,6 +113,10 @@ Status apply(const PoolArguments& arguments, pool::PoolConfig& config, const poo
     config.policy = *policy;
   }
   if (!arguments.trace.empty()) config.trace = arguments.trace;
+  return {};
+}
+
+Status find_models(pool::PoolConfig& config, const pool::ModelSettings& defaults) {
   if (config.models.empty()) config.models.push_back(defaults);
   for (pool::ModelSettings& model : config.models) {
     auto path = model_or_default(model.path);
@@ -96,19 +127,24 @@ Status apply(const PoolArguments& arguments, pool::PoolConfig& config, const poo
   return pool::validate(config);
 }
 
+Status apply(const PoolArguments& arguments, pool::PoolConfig& config, const pool::ModelSettings& defaults) {
+  if (auto applied = apply_options(arguments, config, defaults); !applied) return applied;
+  return find_models(config, defaults);
+}
+
 Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config) {
-  // Ctrl-C may end it while images are built, however long that takes; from when there are instances on they
-  // have to be ended, too.
+  hold_stop_signals();
   std::optional<ProgressBar> bar;
   for (const auto& model : config.models) {
     bar.reset();
     bar.emplace(config.models.size() == 1 ? "Preparing the model" : "Preparing " + model.id);
-    auto image = model::ModelImage::open(model.path, bar->callback());
+    const Status prepared = prepare_image(model.path, *bar);
     // Of several, one that cannot be opened is the pool's to report; it serves the others.
-    if (!image && config.models.size() == 1) return pass(image.error());
+    const bool stopped = !prepared && prepared.error().code == ErrorCode::cancelled;
+    if (stopped || (!prepared && config.models.size() == 1)) return pass(prepared.error());
   }
   bar.reset();
-  hold_stop_signals();
+  if (stop_requested(Nanos::zero())) return fail(ErrorCode::cancelled, "interrupted");
   return pool::Pool::start(config, program_path());
 }
 

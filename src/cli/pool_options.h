@@ -25,12 +25,19 @@ struct PoolArguments {
 void add_pool_options(CLI::App& command, PoolArguments& arguments);
 
 // Writes what was given over `config`; models that are named replace all of the configuration's, with
-// `defaults` for the rest of their settings. Finds (and pulls) the default model when none is named. Errors:
-// invalid, those of the pull.
+// `defaults` for the rest of their settings. Errors: invalid.
+Status apply_options(const PoolArguments& arguments, pool::PoolConfig& config,
+                     const pool::ModelSettings& defaults = {});
+// Finds (and pulls) the default model where none is named, and names models after their files. Errors:
+// invalid, those of the pull, cancelled (a stop signal came).
+Status find_models(pool::PoolConfig& config, const pool::ModelSettings& defaults = {});
+// Both.
 Status apply(const PoolArguments& arguments, pool::PoolConfig& config,
              const pool::ModelSettings& defaults = {});
 
-// Starts the pool, with a bar while model images are built. Holds stop signals from then on.
+// Starts the pool, with a bar while model images are built. Holds stop signals from then on; one that comes
+// while images are built leaves none half built. Errors: cancelled (a stop signal came), those of
+// Pool::start.
 Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config);
 
 // Waits until all instances take requests. Errors: cancelled (a stop signal came), io and timed_out, saying

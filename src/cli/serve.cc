@@ -26,7 +26,7 @@ struct Arguments {
 };
 
 // The file, and the command line over it.
-Result<pool::ServeConfig> load(const Arguments& arguments) {
+Result<pool::ServeConfig> read_config(const Arguments& arguments) {
   pool::ServeConfig config;
   if (!arguments.config.empty()) {
     auto loaded = pool::load_config(arguments.config);
@@ -35,7 +35,7 @@ Result<pool::ServeConfig> load(const Arguments& arguments) {
   }
   if (!arguments.host.empty()) config.host = arguments.host;
   if (arguments.port >= 0) config.port = static_cast<std::uint16_t>(arguments.port);
-  if (auto applied = apply(arguments.pool, config.pool, config.defaults); !applied)
+  if (auto applied = apply_options(arguments.pool, config.pool, config.defaults); !applied)
     return pass(applied.error());
   return config;
 }
@@ -64,26 +64,35 @@ std::string names_of(const std::vector<pool::ModelSettings>& models) {
 }
 
 Status serve(const Arguments& arguments) {
+  hold_stop_signals();
   if (!arguments.config.empty()) hold_hangup();
-  auto config = load(arguments);
+  auto config = read_config(arguments);
   if (!config) return pass(config.error());
+  const pool::ServeConfig as_read = *config;
+  if (auto found = find_models(config->pool, config->defaults); !found) return found;
   auto pool = start_pool(config->pool);
   if (!pool) return pass(pool.error());
   gateway::GatewayControls controls{.catalogue = &(*pool)->catalogue(), .defaults = config->defaults};
   std::optional<pool::Reloader> reloader;
   if (!arguments.config.empty()) {
-    reloader.emplace([arguments] { return load(arguments); }, *config, (*pool)->catalogue());
+    reloader.emplace(
+        pool::Reloader::Source{
+            .read = [arguments] { return read_config(arguments); },
+            .complete = [](pool::ServeConfig& read) { return find_models(read.pool, read.defaults); }},
+        as_read, (*pool)->catalogue());
     controls.reloader = &*reloader;
   }
-  auto gateway = gateway::Gateway::start({.host = config->host,
-                                          .port = config->port,
-                                          .api_keys = config->api_keys,
-                                          .admin_keys = config->admin_keys},
-                                         (*pool)->generator(), controls);
+  auto gateway =
+      gateway::Gateway::start({.host = config->host,
+                               .port = config->port,
+                               .api_keys = config->api_keys,
+                               .admin_keys = config->admin_keys,
+                               .limits = {.admission = {.key_rate = config->pool.admission.key_rate,
+                                                        .max_waiting = config->pool.admission.max_waiting,
+                                                        .max_queue = config->pool.max_queue}}},
+                              (*pool)->generator(), controls);
   if (!gateway) return pass(gateway.error());
-  if (auto ready = wait_ready(**pool); !ready) {
-    return ready.error().code == ErrorCode::cancelled ? Status{} : ready;
-  }
+  if (auto ready = wait_ready(**pool); !ready) return ready;
   log::info("serving {} on http://{}:{} (OpenAI API under /v1); Ctrl-C stops", names_of(config->pool.models),
             config->host, (*gateway)->port());
   run(controls.reloader, arguments, config->watch);
@@ -107,7 +116,8 @@ void add_serve(CLI::App& app, Chosen& chosen) {
     chosen = [arguments] {
       log::start("serve");
       const auto status = serve(*arguments);
-      return status ? 0 : report(status.error());
+      // Ctrl-C is a server's usual end, whenever it comes.
+      return status || status.error().code == ErrorCode::cancelled ? 0 : report(status.error());
     };
   });
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "gateway/admission_error.h"
 #include "gateway/json_reader.h"
 #include "gateway/json_writer.h"
 
@@ -23,10 +24,22 @@ HttpResponse failure(int status, std::string message, std::string code) {
   return error_response(error);
 }
 
+// A load asks as a request does, and is refused as one.
+HttpResponse not_loaded(const Error& error, std::string_view id) {
+  return error_response(refusal_error({.error = error}, id, {}));
+}
+
 // What the catalogue reports: here `exhausted` is a conflict with what there is, not a queue that is full.
 HttpResponse failure(const Error& error) {
   if (error.code == ErrorCode::exhausted) return failure(409, error.message, "conflict");
   return error_response(api_error_from(error));
+}
+
+HttpResponse wrong_method(std::string_view method, std::string_view allowed) {
+  auto response = failure(405, fmt::format("Not allowed to {} here; allowed: {}.", method, allowed),
+                          "method_not_supported");
+  response.headers.emplace_back("Allow", std::string(allowed));
+  return response;
 }
 
 ApiError bad_setting(const std::string& name, const std::string& what) {
@@ -155,6 +168,8 @@ ApiResult<pool::ModelSettings> parse_model(std::string_view body, const pool::Mo
         if (auto error = read_setting(settings, "rate." + part, number))
           return tl::unexpected(std::move(*error));
       }
+      if (settings.rate.per_second == 0 && value.contains("burst") && !value["burst"].is_null())
+        return tl::unexpected(bad_setting("rate.burst", "is nothing without a rate.per_second above 0"));
     } else if (name.starts_with("rate")) {
       return tl::unexpected(
           bad_setting(name.substr(0, 64), "must be {\"rate\": {\"per_second\": …, \"burst\": …}}"));
@@ -182,15 +197,21 @@ HttpResponse AdminApi::answer(const HttpRequest& request,
   if (path == "/admin/reload") return reload();
   if (path == kModels) return method == "POST" ? add(request.body) : list(models);
   path.remove_prefix(kModels.size() + 1);
-  if (method == "DELETE") return remove(std::string(path));
-  if (method != "POST") return show(path, models);
+  const auto is_model = [&](std::string_view id) {
+    return std::ranges::any_of(models, [&](const auto& model) { return model.id == id; });
+  };
   const auto slash = path.rfind('/');  // ids may have some of their own
   const auto action = slash == std::string_view::npos ? std::string_view() : path.substr(slash + 1);
-  if (slash == 0 || (action != "load" && action != "pin" && action != "unpin")) {
-    return failure(404, "Unknown request URL. POST /admin/models/ID/load, …/pin and …/unpin are served.",
-                   "unknown_url");
+  const bool acts = slash != 0 && (action == "load" || action == "pin" || action == "unpin");
+  if (method != "POST") {
+    if (acts && !is_model(path) && is_model(path.substr(0, slash)))
+      return wrong_method(method, "POST, OPTIONS");
+    return method == "DELETE" ? remove(std::string(path)) : show(path, models);
   }
-  return act(std::string(path.substr(0, slash)), action);
+  if (acts) return act(std::string(path.substr(0, slash)), action);
+  if (is_model(path)) return wrong_method(method, "GET, HEAD, DELETE, OPTIONS");
+  return failure(404, "Unknown request URL. POST /admin/models/ID/load, …/pin and …/unpin are served.",
+                 "unknown_url");
 }
 
 HttpResponse AdminApi::list(const std::vector<pool::ServedModel>& models) const {
@@ -235,6 +256,7 @@ HttpResponse AdminApi::act(const std::string& id, std::string_view action) const
   pool::Catalogue& catalogue = *controls_.catalogue;
   const bool load = action == "load";
   const auto done = load ? catalogue.load_model(id) : catalogue.pin_model(id, action == "pin");
+  if (!done && load && done.error().code != ErrorCode::not_found) return not_loaded(done.error(), id);
   if (!done) return failure(done.error());
   log::info("admin: {} of model '{}'", action, id);
   return load ? accepted(202, id, "loading", "true")
@@ -248,7 +270,7 @@ HttpResponse AdminApi::reload() const {
   }
   const auto outcome = controls_.reloader->reload();
   if (!outcome) {
-    return failure(400, "Nothing was changed. " + outcome.error().message, "invalid_configuration");
+    return failure(400, "Nothing was changed: " + outcome.error().message, "invalid_configuration");
   }
   HttpResponse response;
   JsonWriter writer(response.body);
@@ -257,6 +279,7 @@ HttpResponse AdminApi::reload() const {
   write_names(writer, "removed", outcome->models.removed);
   write_names(writer, "changed", outcome->models.changed);
   write_names(writer, "needs_restart", outcome->needs_restart);
+  write_names(writer, "warnings", outcome->warnings);
   writer.end_object();
   return response;
 }

@@ -19,13 +19,18 @@ class RunningGateway final : public Gateway {
   RunningGateway(GatewayOptions options, pool::Generator& generator, GatewayControls controls)
       : options_(std::move(options)),
         generator_(generator),
+        catalogue_(controls.catalogue),
         admin_(std::move(controls)),
         loop_(std::make_shared<IoLoop>()) {}
 
   ~RunningGateway() override { stop(monotonic_now()); }
 
   Status open(const ServedTextFactory& text) {
-    models_ = std::make_unique<ModelDirectory>(generator_, text, metrics_);
+    models_ = std::make_unique<ModelDirectory>(ModelSources{.generator = &generator_,
+                                                            .catalogue = catalogue_,
+                                                            .text = text,
+                                                            .metrics = &metrics_,
+                                                            .worker = &worker_});
     RouterServices services;
     services.generator = &generator_;
     services.metrics = &metrics_;
@@ -83,6 +88,7 @@ class RunningGateway final : public Gateway {
  private:
   GatewayOptions options_;
   pool::Generator& generator_;
+  pool::Catalogue* const catalogue_;
   const AdminApi admin_;
   Metrics metrics_;
   std::unique_ptr<ModelDirectory> models_;

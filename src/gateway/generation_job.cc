@@ -3,16 +3,20 @@
 #include <algorithm>
 #include <iterator>
 
+#include "gateway/admission_error.h"
+
 namespace switchyard::gateway {
 namespace {
 
 // Tokens merged into one chunk when several wait; keeps a chunk small beside the output buffer.
 constexpr std::size_t kTokensPerChunk = 32;
 
-ApiError pool_failure(const pool::GenerationEnd& end) {
+ApiError pool_failure(const pool::GenerationEnd& end, std::string_view model) {
   if (end.reason == pool::FinishReason::cancelled) {
     return api_error_from({ErrorCode::cancelled, "The generation was cancelled by the server; try again."});
   }
+  // Shed after it had waited for an instance.
+  if (end.error.code == ErrorCode::exhausted) return refusal_error({.error = end.error}, model, {});
   ApiError error = api_error_from(end.error);
   // What fails after it was accepted is not the request's fault.
   if (error.status == 400 || error.status == 404) {
@@ -20,20 +24,6 @@ ApiError pool_failure(const pool::GenerationEnd& end) {
     error.type = "server_error";
     error.code = std::string(to_string(end.error.code));
     error.param.reset();
-  }
-  return error;
-}
-
-ApiError refusal_error(const pool::Refusal& refusal) {
-  ApiError error = api_error_from(refusal.error);
-  if (refusal.error.code == ErrorCode::exhausted) {
-    error.code = refusal.rate_limited ? "rate_limit_exceeded" : "server_overloaded";
-    error.retry_after = retry_seconds(refusal.retry_after);
-  } else if (refusal.error.code == ErrorCode::unsupported) {
-    error.status = 503;
-    error.type = "server_error";
-    error.code = "model_not_ready";
-    if (refusal.retry_after > Nanos::zero()) error.retry_after = retry_seconds(refusal.retry_after);
   }
   return error;
 }
@@ -49,7 +39,7 @@ void GenerationJob::start(const JobServices& services, std::shared_ptr<const Pre
     const std::uint32_t sample = choice.index % asked.n;
     const auto submitted = job->submit(choice, sample);
     if (submitted) continue;
-    const ApiError error = refusal_error(submitted.error());
+    const ApiError error = refusal_error(submitted.error(), asked.model->served.id, asked.refill);
     if (error.status == 429) services.metrics->queue_rejects.Increment();
     job->fail(error);
     return;
@@ -165,7 +155,7 @@ bool GenerationJob::consume(Choice& choice, TokenQueue::Batch& batch) {
     choice.running = false;
     if (batch.end->reason == pool::FinishReason::cancelled ||
         batch.end->reason == pool::FinishReason::failed) {
-      fail(pool_failure(*batch.end));
+      fail(pool_failure(*batch.end, request_->model->served.id));
       return false;
     }
     end_choice(choice, false);

@@ -9,9 +9,8 @@ namespace {
 
 using pool::ModelState;
 
-// When nothing better is known.
+// When nothing better is known, and of a failed model that is being tried again.
 constexpr Nanos kPreparationRetry = std::chrono::seconds(2);
-constexpr Nanos kFailureRetry = std::chrono::seconds(30);
 constexpr std::size_t kMostDetail = 1000;  // bytes of a reason that clients are told
 
 const ModelEntry* find_entry(const ModelTable* table, const pool::ServedModel& model) {
@@ -36,7 +35,20 @@ void make_text(ModelEntry& entry, const ServedTextFactory& factory) {
   entry.served.detail = text.error().message;
 }
 
-ApiError unusable(const pool::ServedModel& model) {
+// The pool has it ready, but nothing can be said to it.
+void fail_for_text(pool::ServedModel& model, const std::string& detail) {
+  model.state = ModelState::failed;
+  model.permanent = true;
+  model.detail = detail;
+}
+
+// A failed one whose pause is over is tried again when somebody asks.
+bool due(const ModelEntry& entry, TimePoint now) {
+  return entry.served.state == ModelState::failed && !entry.served.permanent && now >= entry.retry_at;
+}
+
+ApiError unusable(const ModelEntry& entry, TimePoint now) {
+  const pool::ServedModel& model = entry.served;
   const bool failed = model.state == ModelState::failed;
   std::string detail = model.detail.substr(0, kMostDetail);
   if (!detail.empty()) detail = ": " + detail;
@@ -45,29 +57,41 @@ ApiError unusable(const pool::ServedModel& model) {
   error.type = "server_error";
   error.param = "model";
   error.code = failed ? "model_failed" : "model_not_ready";
-  error.message = failed ? fmt::format("The model '{}' cannot be used now{}.", model.id, detail)
-                         : fmt::format("The model '{}' is being prepared{}. Try again.", model.id, detail);
-  const Nanos usual = failed ? kFailureRetry : kPreparationRetry;
-  error.retry_after = retry_seconds(model.retry_after > Nanos::zero() ? model.retry_after : usual);
+  if (failed && model.permanent) {
+    error.message =
+        fmt::format("The model '{}' cannot be used{}. Trying again does not help.", model.id, detail);
+    return error;
+  }
+  error.message =
+      !failed ? fmt::format("The model '{}' is being prepared{}. Try again.", model.id, detail)
+      : due(entry, now)
+          ? fmt::format("The model '{}' could not be used and is tried again now{}.", model.id, detail)
+          : fmt::format("The model '{}' cannot be used now{}.", model.id, detail);
+  error.retry_after = retry_seconds(entry.retry_at > now ? entry.retry_at - now : kPreparationRetry);
   return error;
+}
+
+ModelLimits limits_of(const std::vector<pool::ModelSettings>& settings, const std::string& id) {
+  const auto found = std::ranges::find(settings, id, &pool::ModelSettings::id);
+  return found == settings.end() ? ModelLimits{} : ModelLimits{found->rate, found->max_waiting};
 }
 
 }  // namespace
 
-int retry_seconds(Nanos wait) {
-  constexpr Nanos kMost = std::chrono::hours(24);
-  const auto seconds = std::chrono::ceil<std::chrono::seconds>(std::min(wait, kMost)).count();
-  return static_cast<int>(std::max<std::int64_t>(seconds, 1));
-}
-
-std::shared_ptr<const ModelTable> ModelTable::build(const pool::Generator& generator,
-                                                    const ServedTextFactory& factory, Metrics& metrics,
-                                                    const ModelTable* before) {
+std::shared_ptr<const ModelTable> ModelTable::build(const ModelSources& sources, const ModelTable* before,
+                                                    std::function<void(const std::string&)> due) {
   auto table = std::make_shared<ModelTable>();
-  table->version_ = generator.models_version();  // first: what changes after it is seen the next time
-  for (pool::ServedModel& model : generator.models()) {
+  table->due_ = std::move(due);
+  // First: what changes after it is seen the next time.
+  table->version_ = sources.generator->models_version();
+  std::vector<pool::ModelSettings> settings;
+  if (sources.catalogue != nullptr) settings = sources.catalogue->settings();
+  for (pool::ServedModel& model : sources.generator->models()) {
     auto entry = std::make_shared<ModelEntry>();
     entry->served = std::move(model);
+    entry->limits = limits_of(settings, entry->served.id);
+    if (entry->served.retry_after > Nanos::zero())
+      entry->retry_at = monotonic_now() + entry->served.retry_after;
     const ModelEntry* known = find_entry(before, entry->served);
     if (known != nullptr) {
       entry->text = known->text;
@@ -75,10 +99,10 @@ std::shared_ptr<const ModelTable> ModelTable::build(const pool::Generator& gener
       if (known->text_failed) entry->served.detail = known->served.detail;
     }
     if (entry->served.state == ModelState::ready && !entry->text && !entry->text_failed)
-      make_text(*entry, factory);
+      make_text(*entry, sources.text);
     if (entry->served.state == ModelState::ready && entry->text_failed)
-      entry->served.state = ModelState::failed;
-    if (entry->text) entry->metrics = metrics.for_model(entry->served.id);
+      fail_for_text(entry->served, entry->served.detail);
+    if (entry->text) entry->metrics = sources.metrics->for_model(entry->served.id);
     table->models_.push_back(entry);
     // A model that comes again while its former self still ends stands there twice.
     if (entry->served.state != ModelState::removing)
@@ -91,7 +115,9 @@ ApiResult<std::shared_ptr<const ModelEntry>> ModelTable::find(std::string_view i
   const auto found = by_id_.find(id);
   if (found != by_id_.end()) {
     if (found->second->served.state == ModelState::ready) return found->second;
-    return tl::unexpected(unusable(found->second->served));
+    const TimePoint now = monotonic_now();
+    if (due_ && due(*found->second, now)) due_(found->second->served.id);
+    return tl::unexpected(unusable(*found->second, now));
   }
   constexpr std::size_t kMostNames = 10;
   std::string names;
@@ -112,14 +138,29 @@ ApiResult<std::shared_ptr<const ModelEntry>> ModelTable::find(std::string_view i
   return tl::unexpected(std::move(error));
 }
 
-ModelDirectory::ModelDirectory(const pool::Generator& generator, ServedTextFactory factory, Metrics& metrics)
-    : generator_(generator),
-      factory_(std::move(factory)),
-      metrics_(metrics),
-      table_(ModelTable::build(generator_, factory_, metrics_, nullptr)) {}
+ModelDirectory::ModelDirectory(ModelSources sources) : sources_(std::move(sources)), table_(build(nullptr)) {}
+
+std::shared_ptr<const ModelTable> ModelDirectory::build(const ModelTable* before) {
+  if (sources_.catalogue == nullptr || sources_.worker == nullptr) return ModelTable::build(sources_, before);
+  return ModelTable::build(sources_, before, [this](const std::string& id) {
+    sources_.worker->post([this, id] { try_again(id); });
+  });
+}
+
+// Many may have asked for it by now: only the first finds it failed.
+void ModelDirectory::try_again(const std::string& id) const {
+  const auto models = sources_.generator->models();
+  const bool still_failed = std::ranges::any_of(models, [&](const pool::ServedModel& model) {
+    return model.id == id && model.state == ModelState::failed && !model.permanent &&
+           model.retry_after == Nanos::zero();
+  });
+  if (!still_failed) return;
+  if (auto loading = sources_.catalogue->load_model(id); !loading)
+    log::warn("gateway: model '{}' cannot be tried again: {}", id, loading.error().message);
+}
 
 std::shared_ptr<const ModelTable> ModelDirectory::current() const {
-  const auto version = generator_.models_version();
+  const auto version = sources_.generator->models_version();
   const std::lock_guard lock(mutex_);
   return table_->version() == version ? table_ : nullptr;
 }
@@ -132,7 +173,7 @@ std::shared_ptr<const ModelTable> ModelDirectory::fresh() {
     const std::lock_guard lock(mutex_);
     before = table_;
   }
-  auto table = ModelTable::build(generator_, factory_, metrics_, before.get());
+  auto table = build(before.get());
   const std::lock_guard lock(mutex_);
   table_ = table;
   return table;
@@ -140,12 +181,11 @@ std::shared_ptr<const ModelTable> ModelDirectory::fresh() {
 
 std::vector<pool::ServedModel> ModelDirectory::models() {
   const auto table = fresh();
-  auto models = generator_.models();
+  auto models = sources_.generator->models();
   for (pool::ServedModel& model : models) {
     const ModelEntry* entry = find_entry(table.get(), model);
     if (entry == nullptr || !entry->text_failed || model.state != ModelState::ready) continue;
-    model.state = ModelState::failed;
-    model.detail = entry->served.detail;
+    fail_for_text(model, entry->served.detail);
   }
   return models;
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -13,9 +14,12 @@
 #include <string_view>
 #include <vector>
 
+#include "gateway/admission_error.h"
 #include "gateway/api_error.h"
 #include "gateway/metrics.h"
 #include "gateway/served_text.h"
+#include "gateway/worker.h"
+#include "pool/catalogue.h"
 #include "pool/generator.h"
 
 namespace switchyard::gateway {
@@ -24,19 +28,30 @@ struct ModelEntry {
   pool::ServedModel served;                // `failed`, with the reason, when its tokenizer cannot be used
   std::shared_ptr<const ServedText> text;  // null until it is ready
   bool text_failed = false;
+  ModelLimits limits;
+  TimePoint retry_at{};  // of one that cannot be used now: when the pool said to ask again
   ModelMetrics metrics;
+};
+
+// Where tables get what they hold. All of it outlives them.
+struct ModelSources {
+  const pool::Generator* generator = nullptr;
+  pool::Catalogue* catalogue = nullptr;  // null: limits are not known, failed models are not tried again
+  ServedTextFactory text;
+  Metrics* metrics = nullptr;
+  Worker* worker = nullptr;
 };
 
 class ModelTable {
  public:
   // What is in `before` for the same image is used again: only new models cost something, up to some hundred
   // milliseconds for a large vocabulary. A tokenizer that cannot be used makes its model a failed one.
-  static std::shared_ptr<const ModelTable> build(const pool::Generator& generator,
-                                                 const ServedTextFactory& factory, Metrics& metrics,
-                                                 const ModelTable* before);
+  // find() calls `due`, on any thread, with a failed model that is asked for when its pause is over.
+  static std::shared_ptr<const ModelTable> build(const ModelSources& sources, const ModelTable* before,
+                                                 std::function<void(const std::string&)> due = {});
 
   // One that can be used. Errors: 404 model_not_found, naming the models there are; 503 model_not_ready and
-  // model_failed, with the reason and when to come again.
+  // model_failed, with the reason, and with when to come again unless that is no use.
   ApiResult<std::shared_ptr<const ModelEntry>> find(std::string_view id) const;
   // In the order in which they were added; those that are being removed too.
   const std::vector<std::shared_ptr<const ModelEntry>>& all() const { return models_; }
@@ -44,6 +59,7 @@ class ModelTable {
 
  private:
   std::uint64_t version_ = 0;
+  std::function<void(const std::string&)> due_;
   std::vector<std::shared_ptr<const ModelEntry>> models_;
   std::map<std::string, std::shared_ptr<const ModelEntry>, std::less<>>
       by_id_;  // without those being removed
@@ -52,7 +68,7 @@ class ModelTable {
 // Any thread; fresh() may take as long as ModelTable::build().
 class ModelDirectory {
  public:
-  ModelDirectory(const pool::Generator& generator, ServedTextFactory factory, Metrics& metrics);
+  explicit ModelDirectory(ModelSources sources);
 
   // The newest table there is, if models have not changed since; else nothing. Costs two locks at most.
   std::shared_ptr<const ModelTable> current() const;
@@ -62,15 +78,13 @@ class ModelDirectory {
   std::vector<pool::ServedModel> models();
 
  private:
-  const pool::Generator& generator_;
-  const ServedTextFactory factory_;
-  Metrics& metrics_;
+  std::shared_ptr<const ModelTable> build(const ModelTable* before);
+  void try_again(const std::string& id) const;
+
+  const ModelSources sources_;
   std::mutex building_;
   mutable std::mutex mutex_;
   std::shared_ptr<const ModelTable> table_;
 };
-
-// A wait as Retry-After has it: whole seconds, at least one.
-int retry_seconds(Nanos wait);
 
 }  // namespace switchyard::gateway

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "gateway/admission_error.h"
 #include "gateway/api_error.h"
 #include "gateway/json_reader.h"
 #include "model/sampler.h"
@@ -24,6 +25,7 @@ struct RequestLimits {
   std::uint32_t max_stop_bytes = 1024;  // of one stop string
   std::uint32_t max_logit_bias = 1024;  // entries
   std::uint32_t max_top_logprobs = model::SamplingParams::kMaxTopLogprobs;
+  AdmissionLimits admission;  // the pool's, of which a request is told that could never get in
 };
 
 // What both endpoints know.

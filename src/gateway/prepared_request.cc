@@ -43,9 +43,16 @@ ApiResult<std::uint32_t> output_room(const ModelEntry& model, std::size_t prompt
 }
 
 // What does not depend on the endpoint.
-ApiResult<std::shared_ptr<PreparedRequest>> prepare_common(CommonRequest&& common, const ModelTable& models) {
+ApiResult<std::shared_ptr<PreparedRequest>> prepare_common(CommonRequest&& common, const ModelTable& models,
+                                                           const RequestLimits& limits, std::size_t prompts) {
   auto model = models.find(common.model);
   if (!model) return tl::unexpected(std::move(model.error()));
+  // A choice of no tokens is none of the pool's business.
+  const std::uint64_t choices = common.max_tokens == 0u ? 0 : std::uint64_t{prompts} * common.n;
+  if (auto error = never_admitted(limits.admission, (*model)->limits, common.model, choices,
+                                  common.n > 1 ? "n" : "prompt")) {
+    return tl::unexpected(*std::move(error));
+  }
   const std::uint32_t vocab = (*model)->text->vocab_size();
   for (const auto& bias : common.sampling.logit_bias) {
     if (static_cast<std::uint32_t>(bias.token) < vocab) continue;
@@ -55,6 +62,7 @@ ApiResult<std::shared_ptr<PreparedRequest>> prepare_common(CommonRequest&& commo
   auto prepared = std::make_shared<PreparedRequest>();
   prepared->model = *model;
   prepared->n = common.n;
+  prepared->refill = refill_time(limits.admission, (*model)->limits, choices);
   prepared->sampling = std::move(common.sampling);
   prepared->sampling.seed = common.seed ? *common.seed : random_bits();
   if (prepared->sampling.top_k >= vocab) prepared->sampling.top_k = 0;  // all of them: no limit
@@ -108,7 +116,7 @@ Preparation prepare_chat(std::string_view body, const ModelTable& models, const 
   if (!request) return tl::unexpected(std::move(request.error()));
   const bool token_ids = request->common.return_token_ids;
   const auto max_tokens = request->common.max_tokens;
-  auto prepared = prepare_common(std::move(request->common), models);
+  auto prepared = prepare_common(std::move(request->common), models, limits, 1);
   if (!prepared) return tl::unexpected(std::move(prepared.error()));
   const ModelEntry& model = *(*prepared)->model;
 
@@ -137,7 +145,7 @@ Preparation prepare_completion(std::string_view body, const ModelTable& models, 
   if (!request) return tl::unexpected(std::move(request.error()));
   const bool token_ids = request->common.return_token_ids;
   const auto max_tokens = request->common.max_tokens;
-  auto prepared = prepare_common(std::move(request->common), models);
+  auto prepared = prepare_common(std::move(request->common), models, limits, request->prompts.size());
   if (!prepared) return tl::unexpected(std::move(prepared.error()));
   const ModelEntry& model = *(*prepared)->model;
 

@@ -33,6 +33,7 @@ struct PreparedRequest {
   bool stream = false;
   bool include_usage = false;
   bool keep_tokens = false;  // the answer carries tokens, not text alone
+  Nanos refill{};            // until rates that it has used up allow as much again, but for one choice
   std::shared_ptr<const ReplyFormat> format;
 };
 

@@ -15,6 +15,8 @@ constexpr std::size_t kMaxKeys = 4096;
 constexpr std::size_t kMaxKeyBytes = 1024;
 constexpr std::uint32_t kMaxInstances = 64;
 constexpr std::uint32_t kMaxBerths = 64;
+constexpr std::string_view kBurstAlone =
+    "rate.burst is nothing without rate.per_second above 0: give both, or neither for no limit";
 
 // What is read first and made sense of when all of the file is known.
 struct Found {
@@ -114,7 +116,14 @@ YamlReaders settings_into(ModelSettings& settings, const std::string& where) {
       readers.emplace(name, setting_into(settings, name));
     }
   }
-  readers.emplace("rate", mapping(where + ".rate", std::move(rate)));
+  // A rate of 0 is none, which lifts a default's; a burst beside it would say the contrary.
+  const auto read_rate = [&settings, name = where + ".rate",
+                          rate = std::move(rate)](const YAML::Node& node) -> Status {
+    if (auto status = read_mapping(node, name, rate); !status) return status;
+    if (!node["burst"] || settings.rate.per_second > 0) return {};
+    return fail_in_line(node, name, {ErrorCode::invalid, std::string(kBurstAlone)});
+  };
+  readers.emplace("rate", YamlReader{read_rate, false});
   return readers;
 }
 
@@ -225,6 +234,8 @@ Status read_all(const YAML::Node& root, const std::filesystem::path& base, Serve
     if (!status) return status;
   }
   auto& key_rate = pool.admission.key_rate;
+  if (key_rate.per_second == 0 && key_rate.burst > 0)
+    return fail(ErrorCode::invalid, "admission.key_rate: {}", kBurstAlone);
   if (key_rate.per_second > 0 && key_rate.burst == 0) key_rate.burst = std::max(1.0, key_rate.per_second);
   return read_models(found, base, config);
 }

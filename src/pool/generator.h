@@ -58,9 +58,10 @@ struct ServedModel {
   std::uint32_t context = 0;                       // longest prompt + output that is served
   std::int64_t created = 0;                        // Unix seconds
   ModelState state = ModelState::ready;
-  std::string detail;                    // progress of its preparation, or why it failed
-  Nanos retry_after{};                   // when not ready: ask again then; zero: unknown
-  bool pinned = false;                   // keeps its berths
+  std::string detail;      // progress of its preparation, or why it failed
+  Nanos retry_after{};     // when not ready: ask again then; zero: at once, or unknown
+  bool permanent = false;  // failed in a way that trying again does not mend: it must be changed first
+  bool pinned = false;     // keeps its berths
   std::vector<std::string> resident_on;  // instances that have it in a berth
   std::uint64_t waiting = 0;             // requests without a first token
   std::uint64_t running = 0;
@@ -83,6 +84,9 @@ struct Refusal {
   Error error{};
   Nanos retry_after{};        // try again then; zero: that is no use, or nothing is known
   bool rate_limited = false;  // exhausted: a rate of the client or model was exceeded, others get in
+  // exhausted: what shed it, as schedule::to_string(ShedReason) has it ("rate", "queue", "overload",
+  // "no_instance"), or "no_place" where the policy has no room for the model at all; empty: none of these.
+  std::string reason;
 };
 
 class Generator {

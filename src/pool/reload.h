@@ -1,7 +1,9 @@
 // Takes the models of a configuration that changed into a running pool.
 //
-// Owned by the program. reload() from any thread, one at a time; it takes as long as reading the file. A
-// configuration that is not sound changes nothing.
+// Owned by the program. reload() from any thread, one at a time; it takes as long as reading the file, and
+// the headers of checkpoints that are new. A configuration that is not sound changes nothing, nor does one
+// that names no model where there were some: it is taken for a file that is being written, or was emptied by
+// mistake. A model whose new checkpoint cannot be opened stays what it is.
 #pragma once
 
 #include <functional>
@@ -16,17 +18,22 @@ namespace switchyard::pool {
 
 class Reloader {
  public:
-  // Reads the configuration anew, with whatever the command line says besides.
-  using Load = std::function<Result<ServeConfig>()>;
+  struct Source {
+    // The configuration as it is now, with whatever the command line says besides.
+    std::function<Result<ServeConfig>()> read;
+    // Finds checkpoints for models without a path, and a model where none is named.
+    std::function<Status(ServeConfig&)> complete;
+  };
 
   struct Outcome {
     CatalogueChange models;
     std::vector<std::string> needs_restart;  // keys that differ from those the program runs with
+    std::vector<std::string> warnings;       // sentences: models whose new checkpoints cannot be opened
   };
 
-  // `running`: what the program was started with. The catalogue outlives this.
-  Reloader(Load load, ServeConfig running, Catalogue& catalogue)
-      : load_(std::move(load)), running_(std::move(running)), catalogue_(catalogue) {}
+  // `running`: as it was read when the program started, not completed. The catalogue outlives this.
+  Reloader(Source source, ServeConfig running, Catalogue& catalogue)
+      : source_(std::move(source)), running_(std::move(running)), catalogue_(catalogue) {}
 
   // Logs what came of it, too. Errors: those of the file and of the catalogue.
   Result<Outcome> reload();
@@ -36,8 +43,9 @@ class Reloader {
 
  private:
   Result<Outcome> apply();
+  std::vector<std::string> keep_working(std::vector<ModelSettings>& wanted) const;
 
-  const Load load_;
+  const Source source_;
   std::mutex reloading_;
   mutable std::mutex mutex_;
   ServeConfig running_;

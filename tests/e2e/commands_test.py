@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -114,3 +116,55 @@ def test_bad_configuration(tmp_path):
     config.write_text("model: x\nprot: 80\n")
     done = run("serve", "--config", str(config))
     assert done.returncode == 2 and "line 2" in done.stderr and "prot" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", [0.02, 0.1, 0.2, 0.3, 0.6])
+def test_a_server_stops_in_order_at_any_time(number, after):
+    # The moment decides what is interrupted, not whether this passes.
+    process = subprocess.Popen([str(PROGRAM), "serve", "--port", "0", "--kv-memory", "64MiB", "--model", MODEL],
+                               stderr=subprocess.PIPE, text=True)
+    time.sleep(after)
+    process.send_signal(number)
+    log = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, log
+    assert all(" info " in line for line in log.splitlines()), log
+
+
+def first_line_with(process, word):
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if word in line:
+            return
+    raise AssertionError("".join(lines))
+
+
+def test_a_server_stops_in_the_middle_of_an_image(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    process = subprocess.Popen([str(PROGRAM), "serve", "--port", "0", "--model", MODEL], stderr=subprocess.PIPE,
+                               text=True, env=environment)
+    first_line_with(process, "preparing")
+    process.send_signal(signal.SIGINT)
+    log = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, log
+    assert not [path for path in tmp_path.rglob("*") if ".tmp." in path.name], list(tmp_path.rglob("*"))
+
+
+def test_a_server_stops_in_the_middle_of_a_download(tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    begun = tmp_path / "begun"
+    (programs / "python3").write_text(f"#!/bin/sh\necho > {begun}\nexec sleep 100\n")
+    (programs / "python3").chmod(0o755)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": f"{programs}:{os.environ['PATH']}"}
+    process = subprocess.Popen([str(PROGRAM), "serve", "--port", "0"], stderr=subprocess.PIPE, text=True,
+                               env=environment)
+    limit = time.monotonic() + 30
+    while not begun.exists():
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    log = process.communicate(timeout=30)[1]
+    assert process.returncode == 0 and "failed" not in log, log
+    assert not list((tmp_path / "cache").rglob(".pull-*"))

@@ -160,3 +160,50 @@ def test_too_many_requests_are_told_when_to_come_again(catalogue, tmp_path):
         assert refused and all(int(wait) >= 1 for wait in refused), answers
         assert all(status in (200, 429) for status, _ in answers), answers
         server.wait_idle()
+
+
+def test_a_reload_keeps_what_works(catalogue, alone, tmp_path):
+    config = tmp_path / "models.yaml"
+    good = f"models:\n  - {{name: model-0, path: {catalogue.parent / 'model-0.gguf'}}}\n"
+    config.write_text(good)
+    with Server(config=config) as server:
+        assert complete(server, "model-0", PROMPTS[0]) == alone["model-0", PROMPTS[0]]
+        config.write_text("")
+        status, answer = server.post("/admin/reload", {})
+        assert status == 400 and "names no model" in answer["error"]["message"], answer
+        config.write_text(f"models:\n  - {{name: model-0, path: {tmp_path}/none.gguf}}\n"
+                          f"  - {{name: other, path: {tmp_path}/nor.gguf}}\n")
+        status, answer = server.post("/admin/reload", {})
+        assert status == 200 and len(answer["warnings"]) == 2, answer
+        assert complete(server, "model-0", PROMPTS[0]) == alone["model-0", PROMPTS[0]]
+        wait_until(lambda: server.post("/v1/completions", {"model": "other", "prompt": "x"})[1]["error"]["code"] ==
+                   "model_failed", 30, "the other model has failed")
+
+
+def test_a_failed_model_is_tried_again_when_somebody_asks(catalogue, alone, tmp_path):
+    late = tmp_path / "late.gguf"
+    config = tmp_path / "models.yaml"
+    config.write_text(f"""models:
+  - {{name: model-0, path: {catalogue.parent / "model-0.gguf"}}}
+  - {{name: late, path: {late}}}
+""")
+    with Server(config=config) as server:
+        status, answer = server.post("/v1/completions", {"model": "late", "prompt": "x"})
+        assert status == 503 and answer["error"]["code"] == "model_failed", answer
+        os.link(catalogue.parent / "model-1.gguf", late)
+        wait_until(lambda: server.post("/v1/completions", {"model": "late", "prompt": "x"})[0] == 200, 60,
+                   "the model is served")
+        assert complete(server, "late", PROMPTS[0]) == alone["model-1", PROMPTS[0]]
+
+
+def test_more_choices_than_a_rate_holds_are_refused_for_good(catalogue, tmp_path):
+    config = tmp_path / "models.yaml"
+    config.write_text(f"""models:
+  - {{name: model-0, path: {catalogue.parent / "model-0.gguf"}}}
+admission: {{key_rate: {{per_second: 100, burst: 3}}}}
+""")
+    with Server(config=config) as server:
+        body = {"model": "model-0", "prompt": "x", "max_tokens": 2}
+        status, answer = server.post("/v1/completions", {**body, "n": 4})
+        assert status == 400 and answer["error"]["param"] == "n" and "at most 3" in answer["error"]["message"], answer
+        assert server.post("/v1/completions", {**body, "n": 3})[0] == 200

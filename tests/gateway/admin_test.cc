@@ -126,15 +126,28 @@ TEST_F(AdminTest, RefusesWhatIsWrongAndNamesIt) {
         R"({"path": )" + path + R"(, "name": "/a"})",
         R"({"path": )" + path + R"(, "name": ")" + std::string(300, 'n') + "\"}",
         R"({"path": )" + path + R"(, "ttft": 0})", R"({"path": )" + path + R"(, "weight": 0})",
-        R"({"path": )" + path + R"(, "rate": {"burst": 4}})"}) {
+        R"({"path": )" + path + R"(, "rate": {"burst": 4}})",
+        R"({"path": )" + path + R"(, "rate": {"burst": 4, "per_second": 0}})"}) {
     EXPECT_EQ(call("POST", "/admin/models", body).status, 400) << body;
   }
   EXPECT_EQ(call("POST", "/admin/models", "{" + std::string(70000, ' ') + "}").status, 413);
   EXPECT_EQ(catalogue->settings().size(), 2u);
   for (const char* url :
-       {"/admin/models/toy/fly", "/admin/models/toy", "/admin/models//load", "/admin/models/load"})
+       {"/admin/models/toy/fly", "/admin/models/toy/unload", "/admin/models//load", "/admin/models/load"})
     EXPECT_EQ(call("POST", url).status, 404) << url;
-  EXPECT_EQ(call("POST", "/admin/models/nothing/load").status, 404);
+  for (const char* action : {"load", "pin", "unpin", "unload"}) {
+    const auto response = call("POST", std::string("/admin/models/nothing/") + action);
+    EXPECT_EQ(response.status, 404) << action;
+  }
+  for (const char* method : {"GET", "DELETE"}) {
+    EXPECT_EQ(call(method, "/admin/models/nothing").status, 404);
+    EXPECT_EQ(call(method, "/admin/models/nothing/pin").status, 404);
+    const auto response = call(method, "/admin/models/toy/pin");
+    EXPECT_EQ(response.status, 405);
+    EXPECT_EQ(response.headers.at("allow"), "POST, OPTIONS");
+  }
+  EXPECT_EQ(call("POST", "/admin/models/toy").status, 405);
+  EXPECT_EQ(call("PUT", "/admin/models/toy").status, 405);
   EXPECT_EQ(call("DELETE", "/admin/models").status, 405);
   EXPECT_EQ(call("GET", "/admin/reload").status, 405);
   EXPECT_EQ(call("GET", "/admin").status, 404);
@@ -210,8 +223,15 @@ class ReloadTest : public AdminTest {
     auto config = pool::parse_config(yaml_);
     ASSERT_TRUE(config) << config.error().message;
     ASSERT_TRUE(catalogue->replace(config->pool.models));
-    reloader =
-        std::make_unique<pool::Reloader>([this] { return pool::parse_config(yaml_); }, *config, *catalogue);
+    reloader = std::make_unique<pool::Reloader>(
+        pool::Reloader::Source{.read = [this] { return pool::parse_config(yaml_); },
+                               .complete =
+                                   [](pool::ServeConfig& read) {
+                                     if (read.pool.models.empty())
+                                       read.pool.models.push_back({.id = "default", .path = "/default"});
+                                     return Status{};
+                                   }},
+        *config, *catalogue);
     auto started =
         Gateway::start({}, *generator, {.catalogue = catalogue.get(), .reloader = reloader.get()}, toy_text);
     ASSERT_TRUE(started);
@@ -251,6 +271,54 @@ TEST_F(ReloadTest, ABadFileChangesNothing) {
   }
   yaml_ = "models: [{name: toy, path: /a}]";
   EXPECT_EQ(call("POST", "/admin/reload").status, 200);
+}
+
+TEST_F(ReloadTest, AFileThatNamesNoModelChangesNothing) {
+  start_with("models: [{name: toy, path: /a}]");
+  const auto before = catalogue->settings();
+  for (const char* empty : {"", "# nothing\n", "models:\n", "berths: 4\n", "{}"}) {
+    yaml_ = empty;
+    const auto response = call("POST", "/admin/reload");
+    EXPECT_EQ(response.status, 400) << empty;
+    EXPECT_EQ(response.json()["error"]["code"], "invalid_configuration");
+    EXPECT_NE(response.json()["error"]["message"].get<std::string>().find("names no model"),
+              std::string::npos);
+    EXPECT_EQ(catalogue->settings(), before) << empty;
+  }
+}
+
+TEST_F(ReloadTest, AServerOfTheDefaultModelKeepsItUntilAFileNamesOthers) {
+  start_with("berths: 2");
+  yaml_ = "berths: 3";
+  auto response = call("POST", "/admin/reload");
+  EXPECT_EQ(response.status, 200) << response.body;
+  EXPECT_EQ(catalogue->settings().front().id, "default");
+  yaml_ = "model: " + file_.string();
+  EXPECT_EQ(call("POST", "/admin/reload").status, 200);
+  yaml_ = "";
+  EXPECT_EQ(call("POST", "/admin/reload").status, 400);
+  EXPECT_EQ(catalogue->settings().front().id, "new");
+}
+
+TEST_F(ReloadTest, AModelWhoseNewCheckpointCannotBeOpenedStays) {
+  start_with("models: [{name: toy, path: /a}, {name: b, path: /b}]");
+  // `file_` is there, but no checkpoint.
+  yaml_ = "models: [{name: toy, path: " + file_.string() +
+          ", ttft: 1s}, {name: b, path: /no/such/file}, {name: c, path: /nor/this}]";
+  const auto response = call("POST", "/admin/reload");
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.json()["changed"], json({"toy"}));
+  EXPECT_EQ(response.json()["removed"], json::array());
+  EXPECT_EQ(response.json()["added"], json({"c"}));
+  const auto warnings = response.json()["warnings"];
+  ASSERT_EQ(warnings.size(), 3u) << response.body;
+  EXPECT_NE(warnings[0].get<std::string>().find("'toy' stays the one from /a"), std::string::npos);
+  EXPECT_NE(warnings[1].get<std::string>().find("/no/such/file"), std::string::npos);
+  EXPECT_NE(warnings[2].get<std::string>().find("'c' is listed as failed"), std::string::npos);
+  const auto settings = catalogue->settings();
+  EXPECT_EQ(settings[0].path, "/a");
+  EXPECT_EQ(settings[0].targets.first_token, std::chrono::seconds(1));
+  EXPECT_EQ(settings[1].path, "/b");
 }
 
 TEST(FileWatch, SeesWhatWasReplaced) {

@@ -275,7 +275,9 @@ TEST_F(ChatTest, RefusalsSayWhenToComeAgain) {
   EXPECT_EQ(response.status, 429);
   EXPECT_EQ(response.headers.at("retry-after"), "3");
   EXPECT_EQ(response.json()["error"]["code"], "rate_limit_exceeded");
-  EXPECT_EQ(response.json()["error"]["message"], "too fast");
+  EXPECT_EQ(
+      response.json()["error"]["message"],
+      "Requests came faster than the rate of the API key or of the model 'toy' allows. Try again in 3 s.");
   generator->refuse_with(pool::Refusal{{ErrorCode::unsupported, "its file is broken"}, milliseconds(100)});
   response = chat("hi");
   EXPECT_EQ(response.status, 503);
@@ -285,6 +287,86 @@ TEST_F(ChatTest, RefusalsSayWhenToComeAgain) {
   EXPECT_EQ(chat("hi").headers.count("retry-after"), 0u);
   generator->refuse_with(std::nullopt);
   EXPECT_EQ(chat("hi").status, 200);
+}
+
+TEST_F(ChatTest, RefusalsAreSentences) {
+  start();
+  const auto refused = [this](const std::string& reason, Nanos retry) {
+    generator->refuse_with(pool::Refusal{
+        .error = {ErrorCode::exhausted, "model 'toy': " + reason}, .retry_after = retry, .reason = reason});
+    return chat("hi");
+  };
+  struct Case {
+    std::string reason, code, words;
+    int status;
+  };
+  using std::chrono::seconds;
+  for (const Case& each : std::vector<Case>{{"rate", "rate_limit_exceeded", "faster than the rate", 429},
+                                            {"queue", "server_overloaded", "are waiting already", 429},
+                                            {"overload", "server_overloaded", "would come too late", 429},
+                                            {"no_instance", "no_instance", "No instance can serve", 503}}) {
+    const auto response = refused(each.reason, seconds(4));
+    const auto error = response.json()["error"];
+    EXPECT_EQ(response.status, each.status) << each.reason;
+    EXPECT_EQ(error["code"], each.code);
+    EXPECT_EQ(response.headers.at("retry-after"), "4");
+    const auto message = error["message"].get<std::string>();
+    EXPECT_NE(message.find(each.words), std::string::npos) << message;
+    EXPECT_NE(message.find("Try again in 4 s."), std::string::npos) << message;
+  }
+  EXPECT_EQ(refused("no_instance", {}).headers.count("retry-after"), 0u);
+}
+
+TEST_F(ChatTest, AModelWithoutAPlaceIsNotToBeAskedForAgain) {
+  start();
+  generator->refuse_with(pool::Refusal{.error = {ErrorCode::exhausted, "model 'toy': no_place"},
+                                       .retry_after = std::chrono::seconds(5),
+                                       .reason = "no_place"});
+  const auto response = chat("hi");
+  EXPECT_EQ(response.status, 503);
+  EXPECT_EQ(response.json()["error"]["code"], "no_place");
+  EXPECT_EQ(response.headers.count("retry-after"), 0u);
+  EXPECT_NE(response.json()["error"]["message"].get<std::string>().find("more berths"), std::string::npos);
+}
+
+TEST_F(ChatTest, MoreChoicesThanARateHoldsAreRefusedForGood) {
+  GatewayOptions options;
+  options.limits.admission = {.key_rate = {2, 4.5}, .max_waiting = 100};
+  with_admin = true;
+  start(options);
+  auto response = chat("hi", R"(, "n": 5)");
+  EXPECT_EQ(response.status, 400);
+  EXPECT_EQ(response.json()["error"]["code"], "too_many_choices");
+  EXPECT_EQ(response.json()["error"]["param"], "n");
+  EXPECT_NE(response.json()["error"]["message"].get<std::string>().find("at most 4"), std::string::npos);
+  EXPECT_EQ(response.headers.count("retry-after"), 0u);
+  EXPECT_EQ(chat("hi", R"(, "n": 4)").status, 200);
+  response = http(port, "POST", "/v1/completions", R"({"model": "toy", "prompt": ["a","b","c","d","e"]})");
+  EXPECT_EQ(response.status, 400);
+  EXPECT_EQ(response.json()["error"]["param"], "prompt");
+  EXPECT_EQ(http(port, "POST", "/v1/completions",
+                 R"({"model": "toy", "prompt": ["a","b","c","d","e"], "max_tokens": 0, "echo": true})")
+                .status,
+            200);
+  EXPECT_EQ(generator->submitted(), 4u);
+
+  // A model's own limits, which may change.
+  auto models = catalogue->settings();
+  models[0].rate = {1, 2};
+  models[1].max_waiting = 3;
+  ASSERT_TRUE(catalogue->replace(models));
+  generator->change_models([](auto&) {});
+  EXPECT_EQ(chat("hi", R"(, "n": 3)").status, 400);
+  EXPECT_EQ(chat("hi", R"(, "n": 2)").status, 200);
+  response = http(port, "POST", "/v1/completions", R"({"model": "org/other", "prompt": "x", "n": 4})");
+  EXPECT_EQ(response.status, 400);
+  EXPECT_NE(response.json()["error"]["message"].get<std::string>().find("may wait"), std::string::npos);
+
+  // Choices that got in before one did not have used up what the others need.
+  generator->refuse_with(
+      pool::Refusal{{ErrorCode::exhausted, "rate"}, std::chrono::milliseconds(500), true, "rate"});
+  EXPECT_EQ(chat("hi").headers.at("retry-after"), "1");
+  EXPECT_EQ(chat("hi", R"(, "n": 2)").headers.at("retry-after"), "2");
 }
 
 TEST_F(ChatTest, IgnoreEosSendsNoEndTokens) {

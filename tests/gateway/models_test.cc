@@ -55,6 +55,38 @@ TEST_F(ModelsTest, OneThatFailedSaysWhy) {
   EXPECT_EQ(generator->submitted(), 1u);
 }
 
+TEST_F(ModelsTest, OneThatFailedIsTriedAgainWhenSomebodyAsksAfterItsPause) {
+  with_admin = true;
+  start();
+  generator->set_model("toy", ModelState::failed, "no such file", seconds(60));
+  EXPECT_EQ(complete_with("toy").headers.at("retry-after"), "60");
+  EXPECT_EQ(complete_with("org/other").status, 200);
+  EXPECT_TRUE(catalogue->loaded().empty());
+  generator->set_model("toy", ModelState::failed, "no such file");
+  const auto response = complete_with("toy");
+  EXPECT_EQ(response.status, 503);
+  EXPECT_EQ(response.headers.at("retry-after"), "2");
+  EXPECT_NE(response.json()["error"]["message"].get<std::string>().find("tried again now"),
+            std::string::npos);
+  // What the worker was given before this is done when it answers.
+  EXPECT_EQ(http(port, "GET", "/v1/models").status, 200);
+  EXPECT_EQ(catalogue->loaded(), std::vector<std::string>{"toy"});
+}
+
+TEST_F(ModelsTest, OneThatFailedForGoodIsNotToBeAskedForAgain) {
+  with_admin = true;
+  start();
+  generator->set_model("toy", ModelState::failed, "architecture 'Mamba' is not known");
+  generator->change_models([](auto& models) { models[0].permanent = true; });
+  const auto response = complete_with("toy");
+  EXPECT_EQ(response.status, 503);
+  EXPECT_EQ(response.json()["error"]["code"], "model_failed");
+  EXPECT_EQ(response.headers.count("retry-after"), 0u);
+  EXPECT_NE(response.json()["error"]["message"].get<std::string>().find("Mamba"), std::string::npos);
+  EXPECT_EQ(http(port, "GET", "/v1/models").status, 200);
+  EXPECT_TRUE(catalogue->loaded().empty());
+}
+
 TEST_F(ModelsTest, TheListHasThoseThatAreReadyAndSaysMoreOfTheOthers) {
   start();
   generator->set_model("toy", ModelState::failed, "because");
@@ -113,6 +145,7 @@ TEST_F(ModelsTest, TokenizersAreMadeOnceAndOneThatFailsHarmsNoOther) {
   EXPECT_EQ(response.status, 503);
   EXPECT_EQ(response.json()["error"]["code"], "model_failed");
   EXPECT_NE(response.json()["error"]["message"].get<std::string>().find("merge 7"), std::string::npos);
+  EXPECT_EQ(response.headers.count("retry-after"), 0u);  // it stays as it is
   EXPECT_EQ(http(port, "GET", "/health").json()["models"][2]["state"], "failed");
   for (int i = 0; i < 5; ++i) {
     generator->set_model("toy", i % 2 == 0 ? ModelState::preparing : ModelState::ready);

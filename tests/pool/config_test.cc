@@ -102,6 +102,16 @@ TEST(Config, AnEmptyFileIsTheDefault) {
   EXPECT_TRUE(parse_config("models:\ndefaults:\ninstances:\n"));
 }
 
+TEST(Config, ARateOfZeroIsNoLimit) {
+  const auto config = parse_config(
+      "defaults: {rate: {per_second: 4, burst: 9}}\nmodels: [{path: a, rate: {per_second: 0}}, {path: b}]\n"
+      "admission: {key_rate: {per_second: 0}}");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->pool.models[0].rate, schedule::RateLimit{});
+  EXPECT_EQ(config->pool.models[1].rate, (schedule::RateLimit{4, 9}));
+  EXPECT_EQ(config->pool.admission.key_rate, schedule::RateLimit{});
+}
+
 TEST(Config, ErrorsNameTheLineAndTheKey) {
   for (const auto& [text, expected] : std::vector<std::pair<std::string, std::string>>{
            {"modle: a", "line 1: 'modle' is not known"},
@@ -138,6 +148,10 @@ TEST(Config, ErrorsNameTheLineAndTheKey) {
            {"models: [{path: a, rate: 5}]", "models[0].rate must be a mapping"},
            {"models: [{path: a, rate: {per_second: 1, burst: 0.5}}]", "rate.burst is 0.5"},
            {"models: [{path: a, rate: {burst: 5}}]", "nothing without rate.per_second"},
+           {"models: [{path: a, rate: {burst: 5, per_second: 0}}]", "nothing without rate.per_second"},
+           {"models: [{path: a, rate: {per_second: 0, burst: 5}}]", "nothing without rate.per_second"},
+           {"admission: {key_rate: {burst: 5}}", "admission.key_rate: rate.burst is nothing without"},
+           {"admission: {key_rate: {per_second: 0, burst: 5}}", "admission.key_rate: rate.burst is nothing"},
            {"models: [{path: a, pinned: true}, {path: b, pinned: true}]", "2 are pinned in 2 berths"},
            {"models: [{path: a}]\nmodel: b", "line 1: models: model and served_name are the short form"},
            {"defaults: {name: a}", "line 1: 'name' is not known in defaults"},
