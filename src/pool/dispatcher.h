@@ -106,6 +106,7 @@ class Dispatcher final : public Generator, public Catalogue {
     bool gone = false;   // was removed: its number is not used again
     bool known = false;  // to the policy
     std::string detail;
+    bool permanent = false;  // failed so that trying again is no use
     TimePoint retry_at{};
     Nanos pause{};
     std::uint64_t waiting = 0;

@@ -14,6 +14,13 @@ namespace {
 constexpr Nanos kFirstPause = std::chrono::seconds(1);
 constexpr Nanos kLongestPause = std::chrono::minutes(5);
 
+// What the checkpoint or the server's sizes say will be the same the next time: somebody has to change one of
+// them, and then loads the model, adds it again, or restarts.
+bool is_permanent(const Error& why) {
+  return why.code == ErrorCode::unsupported || why.code == ErrorCode::out_of_range ||
+         why.code == ErrorCode::invalid;
+}
+
 }  // namespace
 
 Dispatcher::Model* Dispatcher::find_model(std::string_view id) {
@@ -80,6 +87,7 @@ Status Dispatcher::add_model(const ModelSettings& settings) {
 void Dispatcher::prepare(Model& model) {
   model.state = ModelState::preparing;
   model.detail = "it is being prepared";
+  model.permanent = false;
   ++version_;
   const auto weak = std::weak_ptr<bool>(alive_);
   cache_.open(
@@ -182,6 +190,7 @@ void Dispatcher::model_failed(Model& model, const Error& why) {
   }
   model.state = ModelState::failed;
   model.detail = why.message;
+  model.permanent = is_permanent(why);
   model.pause = model.pause == Nanos{} ? kFirstPause : std::min(2 * model.pause, kLongestPause);
   model.retry_at = monotonic_now() + model.pause;
   ++version_;
@@ -345,6 +354,7 @@ std::vector<ServedModel> Dispatcher::models() const {
                        .retry_after = model->state == ModelState::failed
                                           ? std::max(Nanos{}, model->retry_at - now)
                                           : Nanos{},
+                       .permanent = model->state == ModelState::failed && model->permanent,
                        .pinned = model->settings.pinned,
                        .resident_on = {},
                        .waiting = model->waiting,

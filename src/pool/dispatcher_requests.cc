@@ -38,7 +38,7 @@ tl::expected<RequestId, Refusal> Dispatcher::enqueue(GenerationRequest request,
   if (model == nullptr || model->state == ModelState::removing)
     return refuse(error(ErrorCode::not_found, "model '{}' is not served", request.model));
   const TimePoint now = monotonic_now();
-  if (model->state == ModelState::failed && now >= model->retry_at) {
+  if (model->state == ModelState::failed && !model->permanent && now >= model->retry_at) {
     // The breaker closes for this one: either it works now, or the pause gets longer.
     if (model->known) {
       model->state = ModelState::ready;
@@ -48,7 +48,8 @@ tl::expected<RequestId, Refusal> Dispatcher::enqueue(GenerationRequest request,
     }
   }
   if (model->state != ModelState::ready) {
-    const Nanos retry = std::max<Nanos>(model->retry_at - now, kWhenFull);
+    const bool hopeless = model->state == ModelState::failed && model->permanent;
+    const Nanos retry = hopeless ? Nanos{} : std::max<Nanos>(model->retry_at - now, kWhenFull);
     return refuse(error(ErrorCode::unsupported, "model '{}' cannot be used now: {}", request.model,
                         model->detail.empty() ? "it is being prepared" : model->detail),
                   retry);
@@ -129,7 +130,8 @@ void Dispatcher::carry_out(const schedule::Shed& action) {
   if (action.request != submitting_) return forget(entry, FinishReason::failed, std::move(why));
   refusal_ = Refusal{.error = std::move(why),
                      .retry_after = action.retry_after,
-                     .rate_limited = action.reason == schedule::ShedReason::rate};
+                     .rate_limited = action.reason == schedule::ShedReason::rate,
+                     .reason = std::string(schedule::to_string(action.reason))};
   --models_[entry->second.model]->waiting;
   requests_.erase(entry);
 }
