@@ -75,10 +75,8 @@ void Berths::load(const LoadModel& order, Done done) {
                                                      berths_.size(), order.model)});
   }
   berth->model = order.model;
-  load_.emplace(Load{.order = order,
-                     .berth = static_cast<std::size_t>(berth - berths_.begin()),
-                     .done = std::move(done),
-                     .started = monotonic_now()});
+  load_.emplace(Load{
+      .order = order, .berth = static_cast<std::size_t>(berth - berths_.begin()), .done = std::move(done)});
   {
     const std::lock_guard lock(mutex_);
     task_ = Task{.image = order.image, .berth = berth->memory, .called_off = load_->called_off};
@@ -113,6 +111,7 @@ void Berths::run() {
 
 Result<Berths::Copied> Berths::copy(const SharedMemoryName& name, std::span<std::byte> berth,
                                     const std::atomic<bool>& called_off) const {
+  const TimePoint started = monotonic_now();
   auto opened = SharedMemory::open(name, SharedMemory::Access::read);
   if (!opened) return fail_at("opening the image's shared memory", opened.error());
   const auto memory = std::make_shared<const SharedMemory>(*std::move(opened));
@@ -128,31 +127,35 @@ Result<Berths::Copied> Berths::copy(const SharedMemoryName& name, std::span<std:
     if (stopping_ || called_off) return fail(ErrorCode::cancelled, "the load was called off");
     std::memcpy(berth.data() + done, source.data() + done, std::min(kChunkBytes, source.size() - done));
   }
-  return Copied{.image = (*image)->placed_at(berth.first(source.size())), .bytes = source.size()};
+  return Copied{.image = (*image)->placed_at(berth.first(source.size())),
+                .bytes = source.size(),
+                .took = monotonic_now() - started};
 }
 
 void Berths::copied(Result<Copied> result) {
   Berth& berth = berths_[load_->berth];
   const auto end_badly = [&](const Error& why) {
     berth.model = schedule::kNoModel;
-    end_load(pass(why), 0);
+    end_load(pass(why), 0, {});
   };
   if (load_->called_off->load()) return end_badly({ErrorCode::cancelled, "the load was called off"});
   if (!result) return end_badly(result.error());
+  const TimePoint made = monotonic_now();
   // On the loop, where no runtime that shares the workspace is stepping.
   auto runtime = parts_.make_runtime(result->image, parts_.kv_memory, parts_.runtime, parts_.workspace);
   if (!runtime) return end_badly(runtime.error());
   berth.runtime = *std::move(runtime);
-  end_load({}, result->bytes);
+  // Without what the loop had to do in between: a load may end while a long step is computed.
+  end_load({}, result->bytes, result->took + (monotonic_now() - made));
 }
 
-void Berths::end_load(const Status& status, std::uint64_t bytes) {
+void Berths::end_load(const Status& status, std::uint64_t bytes, Nanos took) {
   const Load load = *std::exchange(load_, std::nullopt);
   Loaded loaded{.serial = load.order.serial,
                 .model = load.order.model,
                 .ready = status.has_value(),
                 .bytes = bytes,
-                .took = monotonic_now() - load.started};
+                .took = took};
   if (status) {
     ++loads_;
     loaded_bytes_ += bytes;

@@ -74,12 +74,12 @@ class Berths {
     LoadModel order;
     std::size_t berth = 0;
     Done done;
-    TimePoint started{};
     std::shared_ptr<std::atomic<bool>> called_off = std::make_shared<std::atomic<bool>>(false);
   };
   struct Copied {
     std::shared_ptr<const model::ModelImage> image;  // placed in the berth
     std::uint64_t bytes = 0;
+    Nanos took{};
   };
 
   explicit Berths(BerthParts parts) : parts_(std::move(parts)) {}
@@ -87,7 +87,7 @@ class Berths {
   Result<Copied> copy(const SharedMemoryName& name, std::span<std::byte> berth,
                       const std::atomic<bool>& called_off) const;
   void copied(Result<Copied> result);
-  void end_load(const Status& status, std::uint64_t bytes);
+  void end_load(const Status& status, std::uint64_t bytes, Nanos took);
 
   const BerthParts parts_;
   std::uint64_t berth_bytes_ = 0;

@@ -30,6 +30,8 @@ std::string_view to_string(ShedReason reason) {
       return "too_large";
     case ShedReason::no_instance:
       return "no_instance";
+    case ShedReason::no_place:
+      return "no_place";
   }
   return "unknown";
 }

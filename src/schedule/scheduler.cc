@@ -166,17 +166,26 @@ void Scheduler::arrived(const RequestSpec& spec, TimePoint now, Actions& out) {
   request.spec = spec;
   request.targets = model.spec.targets;
   request.worth = model.spec.weight;
-  bool any = false, prefill_fits = false, decode_fits = false;
+  bool prefills = false, prefill_fits = false, prefill_placed = false;
+  bool decodes = false, decode_fits = false, decode_placed = false;
   const std::uint64_t most = kv_need(request, spec.max_new_tokens) + model.spec.kv_block_bytes;
   for (const auto& instance : instances_) {
     if (!instance) continue;
-    any = true;
     erase_value(instance->failed, spec.model);
-    const bool fits = instance->spec.kv_bytes >= most;
-    prefill_fits = prefill_fits || (fits && instance->prefills());
-    decode_fits = decode_fits || (fits && instance->decodes());
+    const bool fits = instance->spec.kv_bytes >= most, placed = has_place(*instance, spec.model);
+    if (instance->prefills()) {
+      prefills = true;
+      prefill_fits |= fits;
+      prefill_placed |= placed;
+    }
+    if (instance->decodes()) {
+      decodes = true;
+      decode_fits |= fits;
+      decode_placed |= placed;
+    }
   }
-  if (!any) return shed(ShedReason::no_instance, kRetryWithoutInstance);
+  if (!prefills || !decodes) return shed(ShedReason::no_instance, kRetryWithoutInstance);
+  if (!prefill_placed || !decode_placed) return shed(ShedReason::no_place, {});
   if (spec.prompt_tokens == 0 || !prefill_fits || !decode_fits) return shed(ShedReason::too_large, {});
 
   double weights = 0;

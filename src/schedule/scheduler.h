@@ -131,6 +131,8 @@ class Scheduler : public Policy {
   // Of one more request of the model.
   virtual double expected_in_time(const RequestSpec&, const Moment&) const { return 1; }
   virtual Nanos expected_wait(const RequestSpec&, const Moment&) const { return {}; }
+  // Policies that give models fixed places say no where this one has none.
+  virtual bool has_place(const Instance&, ModelId) const { return true; }
   // False: something has to leave before a load.
   virtual bool has_free_berth(const Instance& instance) const;
   // What a berth's model is worth; the lowest leaves first. By default the most recently used is worth most.

@@ -13,6 +13,7 @@ class StaticPolicy : public GroupedPolicy {
 
  protected:
   bool allowed(const Instance& instance, ModelId model) const override;
+  bool has_place(const Instance& instance, ModelId model) const override { return allowed(instance, model); }
   bool has_free_berth(const Instance&) const override { return true; }
   Batch* place_batch(const Request& request, Moment& m) override;
   void next_turn(Instance& instance, Moment& m) override;

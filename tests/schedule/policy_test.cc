@@ -155,6 +155,32 @@ TEST_P(PolicyTest, RefusesWhatCannotBe) {
   policy_->instance_down(9, now(), out_);
 }
 
+TEST_P(PolicyTest, WithoutOneOfTheRolesRequestsMayComeAgain) {
+  add_models(1);
+  for (const auto [id, role] : {std::pair(0u, Role::prefill), std::pair(1u, Role::decode)}) {
+    up(id, role);
+    arrive(1, 0);
+    const auto shed = take<Shed>();
+    ASSERT_EQ(shed.size(), 1u);
+    EXPECT_EQ(shed[0].reason, ShedReason::no_instance);
+    EXPECT_GT(shed[0].retry_after, Nanos{});
+    policy_->instance_down(id, now(), out_);
+    out_.clear();
+  }
+}
+
+TEST_P(PolicyTest, OnlyFixedPlacesRunOut) {
+  up(0, Role::unified);
+  add_models(3);  // an instance has two berths
+  for (RequestId request = 1; request <= 3; ++request) arrive(request, static_cast<ModelId>(request - 1));
+  const auto shed = take<Shed>();
+  ASSERT_EQ(shed.size(), GetParam() == PolicyKind::fixed ? 1u : 0u);
+  if (shed.empty()) return;
+  EXPECT_EQ(shed[0].request, 3u);
+  EXPECT_EQ(shed[0].reason, ShedReason::no_place);
+  EXPECT_EQ(shed[0].retry_after, Nanos{});
+}
+
 TEST_P(PolicyTest, AModelLeavesOnlyWithoutRequests) {
   up(0, Role::unified);
   add_models(1);
