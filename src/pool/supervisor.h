@@ -45,7 +45,9 @@ class Supervisor {
  private:
   static constexpr Nanos kStopLimit = std::chrono::seconds(3);
   static constexpr Nanos kWatchInterval = std::chrono::milliseconds(500);
-  static constexpr Nanos kSettled = std::chrono::seconds(10);  // an early death comes before this
+  // An early death comes before this; so does that of a process which gives no sign of life from the
+  // beginning.
+  static constexpr Nanos kSettled = std::chrono::seconds(30);
   static constexpr Nanos kFirstPause = std::chrono::milliseconds(250);
   static constexpr Nanos kLongestPause = std::chrono::seconds(10);
 
