@@ -149,7 +149,8 @@ Result<std::unique_ptr<pool::Pool>> start_pool(const pool::PoolConfig& config) {
 }
 
 Status wait_ready(pool::Pool& pool) {
-  constexpr Nanos kLimit = std::chrono::seconds(60);
+  // The dispatcher gives up what does not get anywhere long before.
+  constexpr Nanos kLimit = std::chrono::minutes(10);
   constexpr Nanos kPoll = std::chrono::milliseconds(50);
   const TimePoint limit = monotonic_now() + kLimit;
   while (true) {

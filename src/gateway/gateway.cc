@@ -26,11 +26,8 @@ class RunningGateway final : public Gateway {
   ~RunningGateway() override { stop(monotonic_now()); }
 
   Status open(const ServedTextFactory& text) {
-    models_ = std::make_unique<ModelDirectory>(ModelSources{.generator = &generator_,
-                                                            .catalogue = catalogue_,
-                                                            .text = text,
-                                                            .metrics = &metrics_,
-                                                            .worker = &worker_});
+    models_ = std::make_unique<ModelDirectory>(
+        ModelSources{.generator = &generator_, .catalogue = catalogue_, .text = text, .metrics = &metrics_});
     RouterServices services;
     services.generator = &generator_;
     services.metrics = &metrics_;

@@ -42,11 +42,6 @@ void fail_for_text(pool::ServedModel& model, const std::string& detail) {
   model.detail = detail;
 }
 
-// A failed one whose pause is over is tried again when somebody asks.
-bool due(const ModelEntry& entry, TimePoint now) {
-  return entry.served.state == ModelState::failed && !entry.served.permanent && now >= entry.retry_at;
-}
-
 ApiError unusable(const ModelEntry& entry, TimePoint now) {
   const pool::ServedModel& model = entry.served;
   const bool failed = model.state == ModelState::failed;
@@ -62,11 +57,8 @@ ApiError unusable(const ModelEntry& entry, TimePoint now) {
         fmt::format("The model '{}' cannot be used{}. Trying again does not help.", model.id, detail);
     return error;
   }
-  error.message =
-      !failed ? fmt::format("The model '{}' is being prepared{}. Try again.", model.id, detail)
-      : due(entry, now)
-          ? fmt::format("The model '{}' could not be used and is tried again now{}.", model.id, detail)
-          : fmt::format("The model '{}' cannot be used now{}.", model.id, detail);
+  error.message = failed ? fmt::format("The model '{}' cannot be used now{}.", model.id, detail)
+                         : fmt::format("The model '{}' is being prepared{}. Try again.", model.id, detail);
   error.retry_after = retry_seconds(entry.retry_at > now ? entry.retry_at - now : kPreparationRetry);
   return error;
 }
@@ -78,10 +70,8 @@ ModelLimits limits_of(const std::vector<pool::ModelSettings>& settings, const st
 
 }  // namespace
 
-std::shared_ptr<const ModelTable> ModelTable::build(const ModelSources& sources, const ModelTable* before,
-                                                    std::function<void(const std::string&)> due) {
+std::shared_ptr<const ModelTable> ModelTable::build(const ModelSources& sources, const ModelTable* before) {
   auto table = std::make_shared<ModelTable>();
-  table->due_ = std::move(due);
   // First: what changes after it is seen the next time.
   table->version_ = sources.generator->models_version();
   std::vector<pool::ModelSettings> settings;
@@ -115,9 +105,7 @@ ApiResult<std::shared_ptr<const ModelEntry>> ModelTable::find(std::string_view i
   const auto found = by_id_.find(id);
   if (found != by_id_.end()) {
     if (found->second->served.state == ModelState::ready) return found->second;
-    const TimePoint now = monotonic_now();
-    if (due_ && due(*found->second, now)) due_(found->second->served.id);
-    return tl::unexpected(unusable(*found->second, now));
+    return tl::unexpected(unusable(*found->second, monotonic_now()));
   }
   constexpr std::size_t kMostNames = 10;
   std::string names;
@@ -138,26 +126,8 @@ ApiResult<std::shared_ptr<const ModelEntry>> ModelTable::find(std::string_view i
   return tl::unexpected(std::move(error));
 }
 
-ModelDirectory::ModelDirectory(ModelSources sources) : sources_(std::move(sources)), table_(build(nullptr)) {}
-
-std::shared_ptr<const ModelTable> ModelDirectory::build(const ModelTable* before) {
-  if (sources_.catalogue == nullptr || sources_.worker == nullptr) return ModelTable::build(sources_, before);
-  return ModelTable::build(sources_, before, [this](const std::string& id) {
-    sources_.worker->post([this, id] { try_again(id); });
-  });
-}
-
-// Many may have asked for it by now: only the first finds it failed.
-void ModelDirectory::try_again(const std::string& id) const {
-  const auto models = sources_.generator->models();
-  const bool still_failed = std::ranges::any_of(models, [&](const pool::ServedModel& model) {
-    return model.id == id && model.state == ModelState::failed && !model.permanent &&
-           model.retry_after == Nanos::zero();
-  });
-  if (!still_failed) return;
-  if (auto loading = sources_.catalogue->load_model(id); !loading)
-    log::warn("gateway: model '{}' cannot be tried again: {}", id, loading.error().message);
-}
+ModelDirectory::ModelDirectory(ModelSources sources)
+    : sources_(std::move(sources)), table_(ModelTable::build(sources_, nullptr)) {}
 
 std::shared_ptr<const ModelTable> ModelDirectory::current() const {
   const auto version = sources_.generator->models_version();
@@ -173,7 +143,7 @@ std::shared_ptr<const ModelTable> ModelDirectory::fresh() {
     const std::lock_guard lock(mutex_);
     before = table_;
   }
-  auto table = build(before.get());
+  auto table = ModelTable::build(sources_, before.get());
   const std::lock_guard lock(mutex_);
   table_ = table;
   return table;

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -18,7 +17,6 @@
 #include "gateway/api_error.h"
 #include "gateway/metrics.h"
 #include "gateway/served_text.h"
-#include "gateway/worker.h"
 #include "pool/catalogue.h"
 #include "pool/generator.h"
 
@@ -36,19 +34,16 @@ struct ModelEntry {
 // Where tables get what they hold. All of it outlives them.
 struct ModelSources {
   const pool::Generator* generator = nullptr;
-  pool::Catalogue* catalogue = nullptr;  // null: limits are not known, failed models are not tried again
+  const pool::Catalogue* catalogue = nullptr;  // null: limits are not known
   ServedTextFactory text;
   Metrics* metrics = nullptr;
-  Worker* worker = nullptr;
 };
 
 class ModelTable {
  public:
   // What is in `before` for the same image is used again: only new models cost something, up to some hundred
   // milliseconds for a large vocabulary. A tokenizer that cannot be used makes its model a failed one.
-  // find() calls `due`, on any thread, with a failed model that is asked for when its pause is over.
-  static std::shared_ptr<const ModelTable> build(const ModelSources& sources, const ModelTable* before,
-                                                 std::function<void(const std::string&)> due = {});
+  static std::shared_ptr<const ModelTable> build(const ModelSources& sources, const ModelTable* before);
 
   // One that can be used. Errors: 404 model_not_found, naming the models there are; 503 model_not_ready and
   // model_failed, with the reason, and with when to come again unless that is no use.
@@ -59,7 +54,6 @@ class ModelTable {
 
  private:
   std::uint64_t version_ = 0;
-  std::function<void(const std::string&)> due_;
   std::vector<std::shared_ptr<const ModelEntry>> models_;
   std::map<std::string, std::shared_ptr<const ModelEntry>, std::less<>>
       by_id_;  // without those being removed
@@ -78,9 +72,6 @@ class ModelDirectory {
   std::vector<pool::ServedModel> models();
 
  private:
-  std::shared_ptr<const ModelTable> build(const ModelTable* before);
-  void try_again(const std::string& id) const;
-
   const ModelSources sources_;
   std::mutex building_;
   mutable std::mutex mutex_;

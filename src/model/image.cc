@@ -28,6 +28,8 @@ using Progress = std::function<void(std::uint64_t, std::uint64_t)>;
 constexpr std::uint32_t kVectorEntry = 0;
 constexpr std::uint32_t kMatrixEntry = 16;
 
+constexpr std::string_view kImageExtension = ".image";
+
 // What kernels read lies at multiples of this.
 constexpr std::size_t kVectorAlignment = 64;
 
@@ -103,8 +105,8 @@ class PackedImage final : public ModelImage {
   std::span<const std::byte> file() const override {
     return file_ == nullptr ? std::span<const std::byte>() : file_->file();
   }
-  Status read_file(std::uint64_t offset, std::span<std::byte> out) const override {
-    return file_ == nullptr ? ModelImage::read_file(offset, out) : file_->read(offset, out);
+  Status copy_file(std::span<std::byte> out, const std::function<bool(std::uint64_t)>& go_on) const override {
+    return file_ == nullptr ? ModelImage::copy_file(out, go_on) : file_->copy(out, go_on);
   }
 
   std::shared_ptr<const ModelImage> placed_at(std::span<const std::byte> bytes) const override {
@@ -206,31 +208,71 @@ Status note_as_written(const fs::path& image) {
 }
 
 // Whether the image has the bytes that were noted.
-bool is_as_written(const fs::path& image) {
+bool is_as_written(const fs::path& image, const HashOptions& options) {
   std::ifstream note(note_of(image));
   std::string expected;
   if (!(note >> expected)) return false;
-  const auto hash = hash_files(std::span(&image, 1), HashOptions::with_default_cache());
+  const auto hash = hash_files(std::span(&image, 1), options);
   return hash && *hash == expected;
 }
 
-}  // namespace
+fs::path image_path(const std::string& hash) {
+  return cache_directory() / "images" / (hash + std::string(kImageExtension));
+}
 
-Result<std::shared_ptr<const ModelImage>> ModelImage::open(const fs::path& path, const Progress& progress) {
-  if (path.extension() == ".image") return PackedImage::open(path);
-  auto checkpoint_hash = hash_checkpoint(path, HashOptions::with_default_cache());
-  if (!checkpoint_hash) return pass(checkpoint_hash.error());
-  const std::string hash = image_hash(*checkpoint_hash);
-  const fs::path target = cache_directory() / "images" / (hash + ".image");
-  if (is_as_written(target)) {
-    if (auto image = PackedImage::open(target); image) return image;
-  }
+Result<std::shared_ptr<const ModelImage>> make_image(const fs::path& path, const std::string& hash,
+                                                     const Progress& progress) {
+  const fs::path target = image_path(hash);
   auto checkpoint = Checkpoint::open(path);
   if (!checkpoint) return pass(checkpoint.error());
   log::info("preparing {} ({}) for this program; needed once", path.string(), (*checkpoint)->format());
   if (auto status = write_image(**checkpoint, hash, target, progress); !status) return pass(status.error());
   if (auto status = note_as_written(target); !status) return pass(status.error());
   return PackedImage::open(target);
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const ModelImage>> ModelImage::open(const fs::path& path, const Progress& progress) {
+  if (path.extension() == kImageExtension) return PackedImage::open(path);
+  auto checkpoint_hash = hash_checkpoint(path, HashOptions::with_default_cache());
+  if (!checkpoint_hash) return pass(checkpoint_hash.error());
+  const std::string hash = image_hash(*checkpoint_hash);
+  const fs::path target = image_path(hash);
+  if (is_as_written(target, HashOptions::with_default_cache())) {
+    if (auto image = PackedImage::open(target); image) return image;
+  }
+  return make_image(path, hash, progress);
+}
+
+Result<std::shared_ptr<const ModelImage>> ModelImage::repair(const fs::path& path, std::string_view hash,
+                                                             const Progress& progress) {
+  if (path.extension() == kImageExtension) {
+    return fail(ErrorCode::corrupt,
+                "{} is damaged, and an image cannot be made anew without its checkpoint: replace the file",
+                path.string());
+  }
+  // Before the checkpoint is looked at: whatever comes of that, nobody takes the file for a whole one again.
+  const fs::path target = image_path(std::string(hash));
+  const bool whole = is_as_written(target, {});
+  if (!whole) {
+    log::warn("{} is damaged: it is removed, and made anew from {}", target.string(), path.string());
+    std::error_code ignored;  // it is replaced anyway
+    fs::remove(note_of(target), ignored);
+    fs::remove(target, ignored);
+  }
+  auto checkpoint_hash = hash_checkpoint(path, HashOptions::with_default_cache());
+  if (!checkpoint_hash) return pass(checkpoint_hash.error());
+  if (image_hash(*checkpoint_hash) != hash) {
+    return fail(ErrorCode::invalid,
+                "the image of {} is damaged, and the checkpoint is another one now: remove the model and add "
+                "it again",
+                path.string());
+  }
+  if (whole) {
+    if (auto image = PackedImage::open(target); image) return image;
+  }
+  return make_image(path, std::string(hash), progress);
 }
 
 Result<std::shared_ptr<const ModelImage>> ModelImage::parse(std::span<const std::byte> file,

@@ -25,10 +25,17 @@ struct PackedMatrix;
 class ModelImage {
  public:
   // Opens a checkpoint (GGUF file, safetensors file or directory) or an image made before. Builds the image
-  // when there is none for this very checkpoint; `progress(done, total)` counts its bytes then. Two threads or
-  // processes that build the same image at once are safe. Errors: not_found, corrupt, unsupported, io.
+  // when there is none for this very checkpoint; `progress(done, total)` counts its bytes then. Two threads
+  // or processes that build the same image at once are safe. Errors: not_found, corrupt, unsupported, io.
   static Result<std::shared_ptr<const ModelImage>> open(
       const std::filesystem::path& path,
+      const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});
+  // The same image once more, after it was found to be damaged on disk: reads its file again, trusting
+  // nothing that is remembered of it, and unless that is whole (somebody else may have been faster), removes
+  // it and makes it anew. `hash`: the damaged one's. Errors: as open; corrupt (`path` is itself the image:
+  // there is nothing to make it of), invalid (the checkpoint has changed: it gives another image).
+  static Result<std::shared_ptr<const ModelImage>> repair(
+      const std::filesystem::path& path, std::string_view hash,
       const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});
   // An image file that lies in memory, 64-byte aligned. `keep` is held as long as the image needs the bytes.
   // Costs the reading of its index. Errors: invalid (not aligned), corrupt, unsupported.
@@ -49,11 +56,15 @@ class ModelImage {
   virtual std::span<const std::byte> bytes() const = 0;
   // The whole image file, as parse() takes it; empty where only the bytes were placed somewhere.
   virtual std::span<const std::byte> file() const = 0;
-  // Copies a part of file(); where it is mapped from disk, by reading: a file that was cut short is an error
-  // then, and the page cache does not keep what was read. Errors: out_of_range, corrupt, io, unsupported (no
-  // file).
-  virtual Status read_file(std::uint64_t offset, std::span<std::byte> out) const {
-    return fail(ErrorCode::unsupported, "{} bytes at {} of a model image without a file", out.size(), offset);
+  // Copies file() to the begin of `out` and checks it against the hash of its data; where it is mapped from
+  // disk, by reading: one that was cut short is an error then, and the page cache does not keep what was
+  // read. `go_on` hears of the bytes of each piece; false ends the copying. Costs little more than reading,
+  // and a part of another core. Errors: out_of_range (no room), corrupt (cut short, other bytes than were
+  // written), io, cancelled, unsupported (no file).
+  virtual Status copy_file(std::span<std::byte> out, const std::function<bool(std::uint64_t)>& go_on) const {
+    (void)go_on;
+    return fail(ErrorCode::unsupported, "a model image without a file was to be copied to {} bytes",
+                out.size());
   }
   // The same image whose bytes() were copied to `bytes`, as into a berth; they may still be on their way. It
   // does not hold on to this one's bytes. `bytes` is 64-byte aligned, as long as bytes() at least, and

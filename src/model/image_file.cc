@@ -1,6 +1,7 @@
 #include "model/image_file.h"
 
 #include <algorithm>
+#include <future>
 
 #include "base/sha256.h"
 #include "model/image_format.h"
@@ -8,6 +9,8 @@
 
 namespace switchyard::model {
 namespace {
+
+constexpr std::size_t kPiece = std::size_t{8} << 20;  // that is read and hashed at a time
 
 class LoadedImage final : public ImageFile {
  public:
@@ -76,8 +79,30 @@ Result<std::shared_ptr<const ImageFile>> ImageFile::parse(std::span<const std::b
   return image;
 }
 
+Status ImageFile::copy(std::span<std::byte> out, const std::function<bool(std::uint64_t)>& go_on) const {
+  if (out.size() < file_.size()) {
+    return fail(ErrorCode::out_of_range, "an image of {} bytes does not fit {}", file_.size(), out.size());
+  }
+  const auto data = out.subspan(kImageAlignment, data_.size());
+  Sha256 hash;
+  std::future<void> hashing;  // of the piece before; where there is no thread for it, it is done here
+  for (std::size_t done = 0; done < file_.size();) {
+    const std::size_t count = std::min(kPiece, file_.size() - done);
+    if (auto status = read(done, out.subspan(done, count)); !status) return status;
+    if (hashing.valid()) hashing.get();
+    // What of the data lies in this piece.
+    const std::size_t from = std::clamp(done, kImageAlignment, kImageAlignment + data.size());
+    const std::size_t to = std::clamp(done + count, from, kImageAlignment + data.size());
+    const auto part = out.subspan(from, to - from);
+    hashing = std::async([&hash, part] { hash.update(part); });
+    done += count;
+    if (!go_on(count)) return fail(ErrorCode::cancelled, "the copying of an image was called off");
+  }
+  if (hashing.valid()) hashing.get();
+  return compare(hash);
+}
+
 Status ImageFile::verify(const std::function<void(std::uint64_t, std::uint64_t)>& progress) const {
-  constexpr std::size_t kPiece = 8u << 20;
   Sha256 hash;
   for (std::size_t done = 0; done < data_.size();) {
     const std::size_t count = std::min(kPiece, data_.size() - done);
@@ -85,6 +110,10 @@ Status ImageFile::verify(const std::function<void(std::uint64_t, std::uint64_t)>
     done += count;
     if (progress) progress(done, data_.size());
   }
+  return compare(hash);
+}
+
+Status ImageFile::compare(Sha256& hash) const {
   if (hash.finish() == data_hash_) return {};
   return fail(ErrorCode::corrupt, "the image's data is damaged: its SHA-256 is not the one that was written");
 }

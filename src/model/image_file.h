@@ -23,6 +23,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/sha256.h"
 #include "model/config.h"
 #include "switchyard/result.h"
 
@@ -117,16 +118,22 @@ class ImageFile {
   // out_of_range, corrupt, io.
   virtual Status read(std::uint64_t offset, std::span<std::byte> out) const = 0;
 
+  // Copies the whole file to the begin of `out`, as read() does, and compares the SHA-256 of its data, which
+  // is computed beside the reading. `go_on` hears of each piece's bytes; false ends the copying. Header and
+  // index of the copy are for parse() to check. Errors: out_of_range (no room), corrupt, io, cancelled.
+  Status copy(std::span<std::byte> out, const std::function<bool(std::uint64_t)>& go_on) const;
+
   // Reads all data and compares its SHA-256. Errors: corrupt.
   Status verify(const std::function<void(std::uint64_t, std::uint64_t)>& progress = {}) const;
 
  protected:
   ImageFile() = default;
+  Status compare(Sha256& hash) const;
 
   std::shared_ptr<const ImageContents> contents_;
   std::span<const std::byte> data_;
   std::span<const std::byte> file_;
-  std::array<std::uint8_t, 32> data_hash_{};
+  Sha256Digest data_hash_{};
 };
 
 }  // namespace switchyard::model

@@ -1,6 +1,7 @@
 #include "model/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -239,6 +240,22 @@ Status validate(const SamplingParams& params, std::uint32_t vocab) {
     }
   }
   return {};
+}
+
+Status check_logits(std::span<const float> logits) {
+  // In integers, which compilers turn into vectors. NaN and infinity have all bits of the exponent.
+  constexpr std::uint32_t kExponent = 0x7f800000, kNegativeInfinity = 0xff800000;
+  std::uint32_t wrong = 0, finite = 0;
+  for (const float logit : logits) {
+    const auto bits = std::bit_cast<std::uint32_t>(logit);
+    const bool number = (bits & kExponent) != kExponent;
+    finite |= static_cast<std::uint32_t>(number);
+    wrong |= static_cast<std::uint32_t>(!number) & static_cast<std::uint32_t>(bits != kNegativeInfinity);
+  }
+  if (wrong == 0 && finite != 0) return {};
+  return fail(ErrorCode::corrupt,
+              "the model has computed no numbers to choose a token by (NaN or infinity): its weights are "
+              "damaged, or leave the range of 32-bit floats with this prompt");
 }
 
 SampledToken sample(std::span<float> logits, const SamplingParams& params,

@@ -37,6 +37,10 @@ struct SamplingParams {
 // Errors: invalid, naming the field, the value and the range.
 Status validate(const SamplingParams& params, std::uint32_t vocab);
 
+// Whether a token can be chosen: the largest of them is a number, and none is NaN. Costs one reading. Errors:
+// corrupt.
+Status check_logits(std::span<const float> logits);
+
 struct TokenLogprob {
   std::int32_t token = 0;
   float logprob = 0;  // natural, after bias and penalties, before temperature and truncation; at least -9999
@@ -48,9 +52,10 @@ struct SampledToken {
   std::vector<TokenLogprob> top;
 };
 
-// `logits`: vocab floats, changed in place. `prompt` and `output`: the request's tokens so far; the new token's
-// position is prompt.size() + output.size(). Greedy takes the lowest id among equals. NaNs count as -inf.
-SampledToken sample(std::span<float> logits, const SamplingParams& params, std::span<const std::int32_t> prompt,
-                    std::span<const std::int32_t> output);
+// `logits`: vocab floats, changed in place. `prompt` and `output`: the request's tokens so far; the new
+// token's position is prompt.size() + output.size(). Greedy takes the lowest id among equals. NaNs count as
+// -inf.
+SampledToken sample(std::span<float> logits, const SamplingParams& params,
+                    std::span<const std::int32_t> prompt, std::span<const std::int32_t> output);
 
 }  // namespace switchyard::model

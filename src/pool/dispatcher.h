@@ -27,6 +27,7 @@
 #include "pool/measured_costs.h"
 #include "pool/model_cache.h"
 #include "pool/orders.h"
+#include "pool/start_watch.h"
 #include "pool/stats.h"
 #include "pool/trace.h"
 #include "schedule/policy.h"
@@ -43,6 +44,7 @@ class Dispatcher final : public Generator, public Catalogue {
     std::uint64_t kv_bytes = 0;              // of an instance
     std::uint64_t berth_bytes = 0;
     std::uint32_t berths = 2;
+    StartLimits start;
   };
   // Called when an instance is gone, or has to go because it does not answer; not with the lock held.
   using InstanceLost = std::function<void(const std::string& name, int process, const std::string& why)>;
@@ -65,7 +67,7 @@ class Dispatcher final : public Generator, public Catalogue {
   // Errors: timed_out, saying which instances are not ready and why; io when one has died so often before it
   // was ready that waiting is vain.
   Status wait_ready(TimePoint deadline) const;
-  // About each second: gives up instances that do not answer, tries again what failed.
+  // About each second: gives up instances that do not answer or do not start, tries again what failed.
   void tick();
   // Ends every request with `why`; later submissions are refused with it.
   void shut_down(const Error& why);
@@ -106,7 +108,10 @@ class Dispatcher final : public Generator, public Catalogue {
     bool gone = false;   // was removed: its number is not used again
     bool known = false;  // to the policy
     std::string detail;
-    bool permanent = false;  // failed so that trying again is no use
+    bool permanent = false;     // failed so that trying again is no use
+    std::string failure;        // the last one's reason, until it has worked again
+    bool damaged = false;       // its image has to be made anew before it can be loaded
+    std::uint32_t repairs = 0;  // of its image, since it was loaded last
     TimePoint retry_at{};
     Nanos pause{};
     std::uint64_t waiting = 0;
@@ -150,6 +155,7 @@ class Dispatcher final : public Generator, public Catalogue {
     ModelId active = schedule::kNoModel;
     TimePoint idle_since{};
     TimePoint heard{};
+    StartWatch start;                     // until it is ready
     ModelId loaded = schedule::kNoModel;  // last
     TimePoint load_begun{}, load_ended{};
     Stats stats;
@@ -284,9 +290,13 @@ class Dispatcher final : public Generator, public Catalogue {
   Status check_new(const ModelSettings& settings) const;
   Model& enter(const ModelSettings& settings);
   void prepare(Model& model);
+  // The pause of a failed one is over: either it works now, or the next one is longer.
+  void try_again(Model& model);
   void opened(ModelId id, Result<std::shared_ptr<const model::ModelImage>> image);
   Status begin_serving(Model& model, std::shared_ptr<const model::ModelImage> image);
   void model_failed(Model& model, const Error& why);
+  void image_damaged(Model& model, const Error& why);
+  void repaired(Model& model, Result<std::shared_ptr<const model::ModelImage>> image);
   schedule::ModelSpec spec_of(const Model& model) const;
   // Of an instance, that are not promised to the policy.
   std::uint64_t spare_slabs(std::uint64_t slabs) const;
@@ -297,6 +307,7 @@ class Dispatcher final : public Generator, public Catalogue {
   static constexpr std::uint32_t kMaxFailures = 16;
   static constexpr std::uint32_t kMaxDeaths = 8;
   static constexpr std::uint64_t kHopeless = 3;  // deaths before the first Hello
+  static constexpr std::uint32_t kMaxRepairs = 2;
   static constexpr std::size_t kMaxModels = 4096;
   static constexpr Nanos kHandOverLimit = std::chrono::minutes(10);
   static constexpr Nanos kSilence = std::chrono::minutes(2);  // of an instance with a job

@@ -48,6 +48,13 @@ void Dispatcher::carry_out(const schedule::Load& action) {
     instance->resident.erase(action.evict);
     send(*instance, EvictModel{action.evict});
   }
+  if (models_[action.model]->damaged) {
+    later_.push_back([this, action] {
+      if (find(action.instance) != nullptr)
+        policy_->load_failed(action.instance, action.model, monotonic_now(), actions_);
+    });
+    return;
+  }
   instance->load = Load{.serial = next_load_++, .model = action.model, .begun = monotonic_now()};
   cache_.acquire(models_[action.model]->image,
                  [this, weak = std::weak_ptr<bool>(alive_), name = instance->status.name,
@@ -64,7 +71,12 @@ void Dispatcher::image_ready(const std::string& name, std::uint64_t serial,
     if (down_ || found == instances_.end() || !found->second.load || found->second.load->serial != serial)
       return;
     Load& load = *found->second.load;
-    if (!image) {
+    if (!image && image.error().code == ErrorCode::corrupt) {
+      // Its requests wait: the policy asks again when the image is there.
+      const ModelId model = std::exchange(found->second.load, std::nullopt)->model;
+      policy_->load_failed(found->second.id, model, monotonic_now(), actions_);
+      image_damaged(*models_[model], image.error());
+    } else if (!image) {
       load_over(found->second, false, image.error());
     } else {
       load.image = *std::move(image);
@@ -84,6 +96,8 @@ void Dispatcher::load_over(Instance& instance, bool ready, const Error& why) {
     instance.load_begun = load.begun;
     instance.load_ended = now;
     models_[load.model]->pause = {};
+    models_[load.model]->failure.clear();
+    models_[load.model]->repairs = 0;
     policy_->loaded(instance.id, load.model, now, actions_);
     return;
   }

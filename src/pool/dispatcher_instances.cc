@@ -101,6 +101,7 @@ void Dispatcher::said_hello(const PeerAddress& from, const InstanceHello& hello)
   }
   lives_.push_back(&instance);
   instance.ready = true;
+  instance.start = {};
   instance.status.state = "ready";
   instance.status.detail.clear();
   instance.status.model.clear();
@@ -385,6 +386,7 @@ void Dispatcher::instance_changed(const std::string& name, schedule::Role role, 
                      .detail = detail,
                      .process = process,
                      .restarts = restarts};
+  instance.start = StartWatch(process, monotonic_now());
   changed_.notify_all();
   settle();
 }
@@ -447,8 +449,17 @@ void Dispatcher::tick() {
     for (auto& [name, instance] : instances_) {
       if (instance.ready && instance.job && now - instance.heard > kSilence)
         mark_lost(instance, "it does not answer");
+      if (instance.ready) continue;
+      if (auto why = instance.start.look(now, options_.start)) {
+        log::error("{} (process {}): {}; it is ended", name, instance.status.process, *why);
+        lost_.push_back({name, instance.status.process, *std::move(why)});
+      }
     }
-    for (const auto& model : models_) remove_if_idle(*model);
+    for (const auto& model : models_) {
+      if (model->state == ModelState::failed && !model->permanent && now >= model->retry_at)
+        try_again(*model);
+      remove_if_idle(*model);
+    }
     settle();
     if (trace_) trace_->flush();
   }

@@ -85,34 +85,89 @@ Status Dispatcher::add_model(const ModelSettings& settings) {
 }
 
 void Dispatcher::prepare(Model& model) {
-  model.state = ModelState::preparing;
-  model.detail = "it is being prepared";
   model.permanent = false;
+  const std::string doing =
+      model.damaged ? "its image was damaged and is being made anew" : "it is being prepared";
+  const std::string before =
+      model.failure.empty() ? "" : fmt::format("; the last time it failed: {}", model.failure);
+  if (model.state != ModelState::removing) {
+    model.state = ModelState::preparing;
+    model.detail = doing + before;
+  }
   ++version_;
   const auto weak = std::weak_ptr<bool>(alive_);
-  cache_.open(
-      model.settings.path,
-      [this, weak, id = model.id](Result<std::shared_ptr<const model::ModelImage>> image) {
-        const auto alive = weak.lock();
-        if (!alive) return;
-        {
-          const std::lock_guard lock(mutex_);
-          opened(id, std::move(image));
-          settle();
-        }
-        notify_lost();
-      },
-      [this, weak, id = model.id](std::uint64_t done, std::uint64_t total) {
-        const auto alive = weak.lock();
-        if (!alive || total == 0) return;
-        const std::lock_guard lock(mutex_);
-        models_[id]->detail = fmt::format("it is being prepared, {} %", 100 * done / total);
-      });
+  ModelCache::Opened then = [this, weak,
+                             id = model.id](Result<std::shared_ptr<const model::ModelImage>> image) {
+    const auto alive = weak.lock();
+    if (!alive) return;
+    {
+      const std::lock_guard lock(mutex_);
+      opened(id, std::move(image));
+      settle();
+    }
+    notify_lost();
+  };
+  ModelCache::Progress progress = [this, weak, id = model.id, doing, before](std::uint64_t done,
+                                                                             std::uint64_t total) {
+    const auto alive = weak.lock();
+    if (!alive || total == 0) return;
+    const std::lock_guard lock(mutex_);
+    if (models_[id]->state != ModelState::preparing) return;
+    models_[id]->detail = fmt::format("{}, {} %{}", doing, 100 * done / total, before);
+  };
+  if (model.damaged) {
+    cache_.repair(model.settings.path, model.image->hash(), std::move(then), std::move(progress));
+  } else {
+    cache_.open(model.settings.path, std::move(then), std::move(progress));
+  }
+}
+
+void Dispatcher::try_again(Model& model) {
+  if (!model.known || model.damaged) return prepare(model);
+  model.state = ModelState::ready;
+  ++version_;
+  // So do requests that have KV, and so have not failed.
+  static_cast<void>(policy_->update_model(model.id, spec_of(model), monotonic_now(), actions_));
+  settle();
+}
+
+// Its requests wait until the image has been made anew, and new ones are told to come again.
+void Dispatcher::image_damaged(Model& model, const Error& why) {
+  if (std::exchange(model.damaged, true)) return;  // that is under way, or its next try begins with it
+  if (model.state == ModelState::failed) return;
+  if (model.repairs == kMaxRepairs) {
+    return model_failed(model, {why.code, fmt::format("its image is damaged though it was made anew {} "
+                                                      "times; is the disk sound? {}",
+                                                      kMaxRepairs, why.message)});
+  }
+  ++model.repairs;
+  log::error("model '{}': its image is damaged and is made anew: {}", model.settings.id, why.message);
+  prepare(model);
+}
+
+void Dispatcher::repaired(Model& model, Result<std::shared_ptr<const model::ModelImage>> image) {
+  if (!image) {
+    return model_failed(
+        model, {image.error().code,
+                fmt::format("its image is damaged and cannot be made anew: {}", image.error().message)});
+  }
+  model.damaged = false;
+  model.image = *std::move(image);
+  ++version_;
+  log::info("model '{}': its image has been made anew", model.settings.id);
+  if (model.state == ModelState::preparing) {
+    model.state = ModelState::ready;
+    model.detail.clear();
+  }
+  // What waits for it is tried again.
+  static_cast<void>(policy_->update_model(model.id, spec_of(model), monotonic_now(), actions_));
 }
 
 void Dispatcher::opened(ModelId id, Result<std::shared_ptr<const model::ModelImage>> image) {
   Model& model = *models_[id];
-  if (down_ || model.gone || model.state != ModelState::preparing) return;
+  if (down_ || model.gone) return;
+  if (model.damaged) return repaired(model, std::move(image));
+  if (model.state != ModelState::preparing) return;
   const Status served = image ? begin_serving(model, *std::move(image)) : Status(pass(image.error()));
   if (!served) return model_failed(model, served.error());
   log::info("model '{}' is ready", model.settings.id);
@@ -145,6 +200,7 @@ Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::Mode
   const model::ModelConfig& config = image->config();
   const model::KvLayout layout = model::kv_layout(config);
   const std::uint64_t bytes = image->bytes().size();
+  if (auto fits = check_budget(*image, cache_.usage().budget_bytes); !fits) return fits;
   if (bytes > options_.berth_bytes) {
     return fail(ErrorCode::out_of_range,
                 "its weights of {} MiB do not fit a berth of {} MiB; set berth_memory and start again",
@@ -177,6 +233,7 @@ Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::Mode
   model.known = true;
   model.state = ModelState::ready;
   model.detail.clear();
+  model.failure.clear();
   ++version_;
   return {};
 }
@@ -189,7 +246,7 @@ void Dispatcher::model_failed(Model& model, const Error& why) {
     return;
   }
   model.state = ModelState::failed;
-  model.detail = why.message;
+  model.detail = model.failure = why.message;
   model.permanent = is_permanent(why);
   model.pause = model.pause == Nanos{} ? kFirstPause : std::min(2 * model.pause, kLongestPause);
   model.retry_at = monotonic_now() + model.pause;
@@ -237,12 +294,8 @@ Status Dispatcher::load_model(const std::string& id) {
     if (model->state == ModelState::preparing) return {};
     if (model->state == ModelState::failed) {
       model->retry_at = {};
-      if (!model->known) {
-        prepare(*model);
-        return {};
-      }
-      model->state = ModelState::ready;
-      ++version_;
+      try_again(*model);
+      if (model->state != ModelState::ready) return {};
     }
   }
   // One token of one prompt brings it wherever it is needed.

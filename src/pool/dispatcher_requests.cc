@@ -38,15 +38,7 @@ tl::expected<RequestId, Refusal> Dispatcher::enqueue(GenerationRequest request,
   if (model == nullptr || model->state == ModelState::removing)
     return refuse(error(ErrorCode::not_found, "model '{}' is not served", request.model));
   const TimePoint now = monotonic_now();
-  if (model->state == ModelState::failed && !model->permanent && now >= model->retry_at) {
-    // The breaker closes for this one: either it works now, or the pause gets longer.
-    if (model->known) {
-      model->state = ModelState::ready;
-      ++version_;
-    } else {
-      prepare(*model);
-    }
-  }
+  if (model->state == ModelState::failed && !model->permanent && now >= model->retry_at) try_again(*model);
   if (model->state != ModelState::ready) {
     const bool hopeless = model->state == ModelState::failed && model->permanent;
     const Nanos retry = hopeless ? Nanos{} : std::max<Nanos>(model->retry_at - now, kWhenFull);

@@ -37,9 +37,15 @@ Status Job::step(model::Runtime& runtime, std::span<const model::Chunk> chunks, 
 
 RowOutcome Job::take_token(HeldRequest& request, std::size_t row, Tokens& tokens) {
   const auto logits = std::span(logits_).subspan(row * vocab_, vocab_);
-  auto sampled = model::sample(logits, request.what.sampling, request.prompt(), request.output());
   Tokens::Entry& entry = tokens.entries.emplace_back();
   entry.ticket = request.ticket();
+  if (const Status numbers = model::check_logits(logits); !numbers) {
+    log::error("request {} of model {}: {}", request.ticket().id, model_, numbers.error().message);
+    entry.outcome = RowOutcome::failed;
+    entry.error = numbers.error();
+    return entry.outcome;
+  }
+  auto sampled = model::sample(logits, request.what.sampling, request.prompt(), request.output());
   const auto& ends = request.what.end_tokens;
   if (std::find(ends.begin(), ends.end(), sampled.token) != ends.end()) {
     entry.outcome = RowOutcome::end_token;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "model/describe.h"
 #include "pool/checkpoint_breaker.h"
 
 namespace switchyard::pool {
@@ -23,13 +24,14 @@ namespace {
 using Image = std::shared_ptr<const model::ModelImage>;
 
 constexpr std::size_t kMostOpens = 256;
-constexpr std::size_t kMostAcquires = 4096;           // callbacks that wait
-constexpr std::size_t kPiece = std::size_t{8} << 20;  // bytes of a file that are read at a time
+constexpr std::size_t kMostAcquires = 4096;  // callbacks that wait
 
 std::uint64_t whole_pages(std::uint64_t bytes) {
   const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
   return (bytes + page - 1) / page * page;
 }
+
+std::uint64_t memory_of(const model::ModelImage& image) { return whole_pages(image.file().size()); }
 
 struct Entry {
   std::string hash;
@@ -46,7 +48,14 @@ class Core : public std::enable_shared_from_this<Core> {
   explicit Core(const ModelCache::Options& options)
       : options_(options), breaker_(options.first_pause, options.longest_pause) {}
 
-  void open(std::string checkpoint, ModelCache::Opened opened, ModelCache::Progress progress);
+  struct Open {
+    std::string checkpoint;
+    std::string damaged;  // hash of the image that is to be repaired; empty: none
+    ModelCache::Opened opened;
+    ModelCache::Progress progress;
+  };
+
+  void open(Open open);
   void acquire(Image image, ModelCache::Ready ready);
   bool holds(std::string_view hash) const;
   void forget(std::string_view hash);
@@ -61,11 +70,6 @@ class Core : public std::enable_shared_from_this<Core> {
   void stop_calling_back();
 
  private:
-  struct Open {
-    std::string checkpoint;
-    ModelCache::Opened opened;
-    ModelCache::Progress progress;
-  };
   struct Load {
     Image image;
     std::uint64_t bytes = 0;  // whole pages
@@ -124,24 +128,25 @@ void Core::tell(std::function<void()> callback) {
   callbacks_changed_.notify_one();
 }
 
-void Core::open(std::string checkpoint, ModelCache::Opened opened, ModelCache::Progress progress) {
+void Core::open(Open open) {
   const std::lock_guard lock(mutex_);
-  Status status = breaker_.check(checkpoint, options_.now());
+  Status status = breaker_.check(open.checkpoint, options_.now());
   if (status && opens_.size() >= kMostOpens) {
     status =
         fail(ErrorCode::exhausted, "{} waits behind {} checkpoints that are to be opened; try again later",
-             checkpoint, opens_.size());
+             open.checkpoint, opens_.size());
   }
   if (!status) {
-    return tell([opened = std::move(opened), error = status.error()] { opened(pass(error)); });
+    return tell([opened = std::move(open.opened), error = status.error()] { opened(pass(error)); });
   }
-  opens_.push_back({std::move(checkpoint), std::move(opened), std::move(progress)});
+  opens_.push_back(std::move(open));
   opens_changed_.notify_one();
 }
 
 Result<Image> Core::open_image(const Open& open) {
   try {
-    return model::ModelImage::open(open.checkpoint, open.progress);
+    return open.damaged.empty() ? model::ModelImage::open(open.checkpoint, open.progress)
+                                : model::ModelImage::repair(open.checkpoint, open.damaged, open.progress);
   } catch (const std::exception& error) {
     return fail(ErrorCode::exhausted, "{}: {}", open.checkpoint, error.what());
   }
@@ -182,7 +187,7 @@ void Core::open_checkpoints() {
 
 void Core::acquire(Image image, ModelCache::Ready ready) {
   const std::string hash(image->hash());
-  const std::uint64_t bytes = whole_pages(image->file().size());
+  const std::uint64_t bytes = memory_of(*image);
   const std::lock_guard lock(mutex_);
   if (const auto found = entries_.find(hash); found != entries_.end()) {
     ++counts_.hits;
@@ -190,12 +195,8 @@ void Core::acquire(Image image, ModelCache::Ready ready) {
   }
   ++counts_.misses;
   std::optional<Error> refusal;
-  if (bytes == 0) {
-    refusal = Error{ErrorCode::invalid, fmt::format("the image {} has no file to read", hash)};
-  } else if (bytes > options_.budget_bytes) {
-    refusal = Error{ErrorCode::out_of_range,
-                    fmt::format("the image {} of {} MiB does not fit the model cache of {} MiB", hash,
-                                bytes >> 20, options_.budget_bytes >> 20)};
+  if (const Status fits = check_budget(*image, options_.budget_bytes); !fits) {
+    refusal = fits.error();
   } else if (acquires_ >= kMostAcquires) {
     refusal = Error{ErrorCode::exhausted,
                     fmt::format("{} others wait for the model cache; try again later", acquires_)};
@@ -314,19 +315,19 @@ Result<SharedMemory> Core::read(const model::ModelImage& image) {
   const std::size_t size = image.file().size();
   auto memory = SharedMemory::create("switchyard-image", size);
   if (!memory) return memory;
-  for (std::size_t done = 0; done < size;) {
-    const std::size_t count = std::min(kPiece, size - done);
-    if (auto status = image.read_file(done, memory->span().subspan(done, count)); !status) {
-      return fail_at(fmt::format("the model image {}", image.hash()), status.error());
-    }
-    done += count;
+  const auto go_on = [this](std::uint64_t count) {
     const std::lock_guard lock(mutex_);
     counts_.read_bytes += count;
-    if (stopping_) return fail(ErrorCode::cancelled, "the model cache is closing");
+    return !stopping_;
+  };
+  if (auto status = image.copy_file(memory->span(), go_on); !status) {
+    return fail_at(fmt::format("the model image {}", image.hash()), status.error());
   }
-  // What was read is what was opened: the file may have been written over.
+  // Header and index, too, are still those that were opened.
   const auto parsed = model::ModelImage::parse(memory->span());
-  if (!parsed) return fail_at(fmt::format("the model image {}", image.hash()), parsed.error());
+  if (!parsed) {
+    return fail(ErrorCode::corrupt, "the model image {}: {}", image.hash(), parsed.error().message);
+  }
   if ((*parsed)->hash() != image.hash()) {
     return fail(ErrorCode::corrupt, "the file of the model image {} holds another one now", image.hash());
   }
@@ -409,7 +410,12 @@ class Cache final : public ModelCache {
   }
 
   void open(const std::filesystem::path& checkpoint, Opened opened, Progress progress) override {
-    core_->open(checkpoint.lexically_normal().string(), std::move(opened), std::move(progress));
+    core_->open({checkpoint.lexically_normal().string(), {}, std::move(opened), std::move(progress)});
+  }
+  void repair(const std::filesystem::path& checkpoint, std::string_view image_hash, Opened opened,
+              Progress progress) override {
+    core_->open({checkpoint.lexically_normal().string(), std::string(image_hash), std::move(opened),
+                 std::move(progress)});
   }
   void acquire(Image image, Ready ready) override { core_->acquire(std::move(image), std::move(ready)); }
   bool holds(std::string_view image_hash) const override { return core_->holds(image_hash); }
@@ -424,6 +430,15 @@ class Cache final : public ModelCache {
 };
 
 }  // namespace
+
+Status check_budget(const model::ModelImage& image, std::uint64_t budget_bytes) {
+  const std::uint64_t bytes = memory_of(image);
+  if (bytes == 0) return fail(ErrorCode::invalid, "the image {} has no file to read", image.hash());
+  if (bytes <= budget_bytes) return {};
+  return fail(ErrorCode::out_of_range,
+              "its image of {} does not fit the model cache of {}: raise model_cache and start again",
+              model::format_bytes(bytes), model::format_bytes(budget_bytes));
+}
 
 std::unique_ptr<ModelCache> ModelCache::create(const Options& options) {
   return std::make_unique<Cache>(options);

@@ -2,7 +2,8 @@
 //
 // An image is built once from its checkpoint and kept on disk (model::ModelImage::open). To be loaded into
 // berths it is brought into shared memory, within a budget that is never exceeded: the least recently used
-// image that nobody holds leaves first. Building and reading happen on threads of the cache's own. A
+// image that nobody holds leaves first. Building and reading happen on threads of the cache's own. What is
+// read is compared with the hash that was written with it: a damaged image is never handed out. A
 // checkpoint that cannot be used opens a breaker: for a while, longer each time, it is answered with the
 // reason instead of being tried again.
 //
@@ -33,6 +34,10 @@ class CachedImage {
   virtual const SharedMemoryName& memory() const = 0;
 };
 
+// Whether the image, in whole pages, is within a budget at all. Errors: invalid (it has no file),
+// out_of_range.
+Status check_budget(const model::ModelImage& image, std::uint64_t budget_bytes);
+
 class ModelCache {
  public:
   struct Options {
@@ -55,10 +60,14 @@ class ModelCache {
   // while the breaker is open, at once the last of them, with when it is tried again; exhausted (too many are
   // waiting), cancelled. `progress` is called while an image is built.
   virtual void open(const std::filesystem::path& checkpoint, Opened opened, Progress progress = {}) = 0;
+  // The same after acquire() said that the image of the checkpoint, named by its hash, is corrupt: makes it
+  // anew (model::ModelImage::repair). Errors: also of that.
+  virtual void repair(const std::filesystem::path& checkpoint, std::string_view image_hash, Opened opened,
+                      Progress progress = {}) = 0;
   // Brings an image into shared memory, or finds it there. What has to be read is read one after the other,
   // in the order of the calls, and waits while what is in the way is held. Errors: invalid (an image without
   // a file), out_of_range (larger than the budget), exhausted (too many wait, no memory), corrupt (the file
-  // is shorter than it was), io, cancelled.
+  // is not what was written: see repair()), io, cancelled.
   virtual void acquire(std::shared_ptr<const model::ModelImage> image, Ready ready) = 0;
   // Whether acquire() would find it now.
   virtual bool holds(std::string_view image_hash) const = 0;

@@ -44,6 +44,9 @@ Result<std::vector<Opened>> open_models(const PoolConfig& config, const Pool::Pr
     auto image = model::ModelImage::open(settings.path, [&](std::uint64_t done, std::uint64_t total) {
       if (progress) progress(settings.id, done, total);
     });
+    if (image && config.cache_bytes != 0) {
+      if (auto fits = check_budget(**image, config.cache_bytes); !fits) image = pass(fits.error());
+    }
     any = any || image;
     opened.push_back({&settings, std::move(image)});
   }

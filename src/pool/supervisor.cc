@@ -129,7 +129,7 @@ void Supervisor::reap(Child& child) {
   if (waitpid(child.pid, &status, child.replace ? 0 : WNOHANG) != child.pid) return;
   const TimePoint now = monotonic_now();
   if (!child.replace || child.why.empty()) child.why = describe_exit(status);
-  const bool early = now - child.started < kSettled;
+  const bool early = now - child.started < (child.replace ? kSettledIfReplaced : kSettled);
   child.pause = !early ? Nanos::zero() : std::clamp(child.pause * 2, kFirstPause, kLongestPause);
   // The first death is answered at once.
   child.start_at = child.restarts == 0 ? now : now + child.pause;

@@ -45,7 +45,9 @@ class Supervisor {
  private:
   static constexpr Nanos kStopLimit = std::chrono::seconds(3);
   static constexpr Nanos kWatchInterval = std::chrono::milliseconds(500);
-  static constexpr Nanos kSettled = std::chrono::seconds(10);  // an early death comes before this
+  // A death before this is early; and one on request before that, as of one that hangs from the beginning.
+  static constexpr Nanos kSettled = std::chrono::seconds(10);
+  static constexpr Nanos kSettledIfReplaced = std::chrono::seconds(30);
   static constexpr Nanos kFirstPause = std::chrono::milliseconds(250);
   static constexpr Nanos kLongestPause = std::chrono::seconds(10);
 

@@ -166,7 +166,8 @@ class Policy {
   virtual Status add_model(ModelId id, const ModelSpec& spec, TimePoint now, Actions& out) = 0;
   // Its requests must have ended (cancel them first; removal refuses otherwise: exhausted).
   virtual Status remove_model(ModelId id, TimePoint now, Actions& out) = 0;
-  // Its targets, weight, pin and limits from now on; sizes stay what they are. Errors: not_found, invalid.
+  // Its targets, weight, pin and limits from now on; sizes stay what they are. Where it could not be loaded
+  // it is tried again. Errors: not_found, invalid.
   virtual Status update_model(ModelId id, const ModelSpec& spec, TimePoint now, Actions& out) = 0;
   virtual Status instance_up(InstanceId id, const InstanceSpec& spec, TimePoint now, Actions& out) = 0;
   virtual void instance_down(InstanceId id, TimePoint now, Actions& out) = 0;
@@ -174,7 +175,8 @@ class Policy {
   // News of unknown requests and instances that are down is ignored: it may have crossed a cancellation.
   virtual void arrived(const RequestSpec& request, TimePoint now, Actions& out) = 0;
   virtual void loaded(InstanceId instance, ModelId model, TimePoint now, Actions& out) = 0;
-  // The copy failed; the model is not tried there again until add_model or another arrival asks for it.
+  // The copy failed; the model is not tried there again until add_model, update_model or another arrival
+  // asks for it.
   virtual void load_failed(InstanceId instance, ModelId model, TimePoint now, Actions& out) = 0;
   virtual void prefilled(InstanceId instance, std::span<const Progress> progress, TimePoint now,
                          Actions& out) = 0;

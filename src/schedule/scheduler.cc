@@ -62,6 +62,11 @@ Status Scheduler::update_model(ModelId id, const ModelSpec& spec, TimePoint now,
   models_[id].spec = spec;
   admission_.remove_model(id);
   admission_.add_model(id, spec);
+  for (const auto& instance : instances_) {
+    if (!instance || !contains(instance->failed, id)) continue;
+    erase_value(instance->failed, id);
+    mark(*instance);
+  }
   Moment m{now, out};
   settle(m);
   return {};

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import urllib.request
 
 import pytest
 
-from server import MODEL, ROOT, Server, wait_until
+from server import MODEL, PROGRAM, ROOT, Server, children_of, wait_until
 
 MODELS = 8
 PROMPTS = [
@@ -135,6 +136,89 @@ def test_a_model_that_is_broken_does_not_disturb_others(catalogue, alone, tmp_pa
         status, answer = server.post("/v1/completions", {"model": "broken", "prompt": "x", "max_tokens": 1})
         assert status == 503, answer
         assert "broken" in answer["error"]["message"]
+
+
+def damage(image):
+    """Other bytes in the same place; the time of the file stays."""
+    times = os.stat(image)
+    with open(image, "r+b") as file:
+        for place in range(50_000, times.st_size, times.st_size // 20):
+            file.seek(place)
+            file.write(b"\xff" * 64)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def cut_short(image):
+    os.truncate(image, os.stat(image).st_size // 2)
+
+
+def test_damaged_images_are_made_anew(catalogue, alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = tmp_path / "models.yaml"
+    # Room for one image: each is read from its file again when another one has been asked for.
+    config.write_text("model_cache: 60MiB\nkv_memory: 16MiB\nmodels:\n" + "".join(
+        f'  - {{name: model-{m}, path: {catalogue.parent / f"model-{m}.gguf"}}}\n' for m in range(4)))
+    jobs = [(f"model-{m}", PROMPTS[m]) for m in range(4)]
+    with Server(config=config) as server:
+        for harm in (damage, cut_short):
+            assert [complete(server, *job) for job in jobs] == [alone[job] for job in jobs]
+            for image in (tmp_path / "cache/switchyard/images").glob("*.image"):
+                harm(image)
+            assert [complete(server, *job) for job in jobs] == [alone[job] for job in jobs], harm
+        assert server.sum_of("switchyard_pool_requests_failed_total") == 0
+        assert any("made anew" in line for line in server.log), "".join(server.log)
+
+
+def test_an_image_that_cannot_be_made_anew_opens_the_breaker(catalogue, alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lost = tmp_path / "lost.gguf"
+    shutil.copy(catalogue.parent / "model-0.gguf", lost)
+    config = tmp_path / "models.yaml"
+    config.write_text(f"""models:
+  - {{name: model-0, path: {lost}}}
+  - {{name: model-1, path: {catalogue.parent / "model-1.gguf"}}}
+""")
+    with Server(config=config) as server:
+        for image in (tmp_path / "cache/switchyard/images").glob("*.image"):
+            damage(image)
+        away = lost.rename(tmp_path / "away")
+        for _ in range(4):
+            status, answer = server.post("/v1/completions", {"model": "model-0", "prompt": "x", "max_tokens": 1})
+            assert status in (500, 503) and "damaged" in answer["error"]["message"], (status, answer)
+        assert complete(server, "model-1", PROMPTS[1]) == alone["model-1", PROMPTS[1]]
+        away.rename(lost)
+
+        def again():
+            return server.post("/v1/completions", {"model": "model-0", "prompt": "x", "max_tokens": 1})[0] == 200
+
+        wait_until(again, 60, "the breaker closes")
+        assert complete(server, "model-0", PROMPTS[0]) == alone["model-0", PROMPTS[0]]
+
+
+def test_a_model_larger_than_the_cache_is_refused_at_once(catalogue, alone, tmp_path):
+    small = f"model-{MODELS - 1}"
+    config = tmp_path / "models.yaml"
+    paths = {model: next(catalogue.parent.glob(model + "*")) for model in ("model-0", small)}
+    config.write_text("model_cache: 40MiB\nmodels:\n" + "".join(
+        f"  - {{name: {model}, path: {path}}}\n" for model, path in paths.items()))
+    with Server(config=config) as server:
+        for _ in range(3):
+            status, answer = server.post("/v1/completions", {"model": "model-0", "prompt": "x", "max_tokens": 1})
+            assert status == 503 and "MiB does not fit the model cache of 40.00 MiB" in answer["error"]["message"], answer
+        assert complete(server, small, PROMPTS[0]) == alone[small, PROMPTS[0]]
+    config.write_text(f"model_cache: 40MiB\nmodels:\n  - {{name: model-0, path: {paths['model-0']}}}\n")
+    only = subprocess.run([PROGRAM, "serve", "--config", config, "--port", "0"],
+                          capture_output=True, text=True, timeout=60)
+    assert only.returncode != 0 and "raise model_cache" in only.stdout + only.stderr, only
+
+
+def test_an_instance_that_is_stopped_while_it_starts_is_replaced(catalogue, alone):
+    server = Server(config=catalogue)
+    victim = wait_until(lambda: children_of(server.process.pid), 30, "instances are started")[0]
+    os.kill(victim, signal.SIGSTOP)
+    with server:
+        assert victim not in server.instances().values()
+        assert complete(server, "model-0", PROMPTS[0]) == alone["model-0", PROMPTS[0]]
 
 
 def test_too_many_requests_are_told_when_to_come_again(catalogue, tmp_path):

@@ -55,24 +55,6 @@ TEST_F(ModelsTest, OneThatFailedSaysWhy) {
   EXPECT_EQ(generator->submitted(), 1u);
 }
 
-TEST_F(ModelsTest, OneThatFailedIsTriedAgainWhenSomebodyAsksAfterItsPause) {
-  with_admin = true;
-  start();
-  generator->set_model("toy", ModelState::failed, "no such file", seconds(60));
-  EXPECT_EQ(complete_with("toy").headers.at("retry-after"), "60");
-  EXPECT_EQ(complete_with("org/other").status, 200);
-  EXPECT_TRUE(catalogue->loaded().empty());
-  generator->set_model("toy", ModelState::failed, "no such file");
-  const auto response = complete_with("toy");
-  EXPECT_EQ(response.status, 503);
-  EXPECT_EQ(response.headers.at("retry-after"), "2");
-  EXPECT_NE(response.json()["error"]["message"].get<std::string>().find("tried again now"),
-            std::string::npos);
-  // What the worker was given before this is done when it answers.
-  EXPECT_EQ(http(port, "GET", "/v1/models").status, 200);
-  EXPECT_EQ(catalogue->loaded(), std::vector<std::string>{"toy"});
-}
-
 TEST_F(ModelsTest, OneThatFailedForGoodIsNotToBeAskedForAgain) {
   with_admin = true;
   start();

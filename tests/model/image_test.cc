@@ -199,6 +199,88 @@ TEST_F(Image, DamagedImageIsMadeAnew) {
   EXPECT_TRUE((*again)->matrix("embedding"));
 }
 
+void flip_byte(const fs::path& path, std::uint64_t place) {
+  const auto time = fs::last_write_time(path);
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  char byte = 0;
+  file.seekg(static_cast<std::streamoff>(place)).get(byte);
+  file.seekp(static_cast<std::streamoff>(place)).put(static_cast<char>(~byte));
+  file.close();
+  fs::last_write_time(path, time);
+}
+
+TEST_F(Image, IsCopiedAndComparedWithWhatWasWritten) {
+  const fs::path path = folder_ / "tiny.gguf";
+  write_tiny_gguf(path, tiny());
+  const auto image = *ModelImage::open(path);
+  const std::size_t size = image->file().size();
+  auto memory = *Arena::create(size);
+  std::uint64_t copied = 0;
+  const auto count = [&](std::uint64_t bytes) {
+    copied += bytes;
+    return true;
+  };
+  ASSERT_TRUE(image->copy_file(memory.span().first(size), count));
+  EXPECT_EQ(copied, size);
+  EXPECT_TRUE(std::ranges::equal(memory.span().first(size), image->file()));
+  EXPECT_TRUE((*ModelImage::parse(memory.span().first(size)))->copy_file(memory.span(), count));
+  EXPECT_EQ(image->copy_file(memory.span().first(size - 1), count).error().code, ErrorCode::out_of_range);
+  EXPECT_EQ(image->copy_file(memory.span(), [](std::uint64_t) { return false; }).error().code,
+            ErrorCode::cancelled);
+  const auto placed = image->placed_at(memory.span());
+  EXPECT_EQ(placed->copy_file(memory.span(), count).error().code, ErrorCode::unsupported);
+  flip_byte(images().front(), 4096 + image->bytes().size() / 2);
+  EXPECT_EQ(image->copy_file(memory.span(), count).error().code, ErrorCode::corrupt);
+  flip_byte(images().front(), 4096 + image->bytes().size() / 2);
+  EXPECT_TRUE(image->copy_file(memory.span(), count));
+  fs::resize_file(images().front(), size - 1);
+  EXPECT_EQ(image->copy_file(memory.span(), count).error().code, ErrorCode::corrupt);
+}
+
+TEST_F(Image, IsRepairedThoughNothingSaysThatItsFileChanged) {
+  const fs::path path = folder_ / "tiny.gguf";
+  write_tiny_gguf(path, tiny());
+  const auto before = *ModelImage::open(path);
+  const std::string hash(before->hash());
+  const std::vector<std::byte> bytes(before->bytes().begin(), before->bytes().end());
+  const fs::path file = images().front();
+  fs::last_write_time(file, fs::last_write_time(file) - std::chrono::hours(1));
+  ASSERT_TRUE(ModelImage::open(path));  // its hash is remembered
+  flip_byte(file, 5000);
+  const auto damaged = *ModelImage::open(path);
+  EXPECT_FALSE(std::ranges::equal(damaged->bytes(), bytes)) << "or this test says nothing";
+  std::uint64_t built = 0;
+  const auto progress = [&](std::uint64_t, std::uint64_t total) { built = total; };
+  const auto repaired = ModelImage::repair(path, hash, progress);
+  ASSERT_TRUE(repaired) << repaired.error().message;
+  EXPECT_GT(built, 0u);
+  EXPECT_EQ((*repaired)->hash(), hash);
+  EXPECT_TRUE(std::ranges::equal((*repaired)->bytes(), bytes));
+  EXPECT_TRUE(std::ranges::equal((*ModelImage::open(path))->bytes(), bytes));
+  EXPECT_EQ(images(), std::vector{file});
+  built = 0;
+  EXPECT_TRUE(ModelImage::repair(path, hash, progress)) << "somebody else was faster";
+  EXPECT_EQ(built, 0u);
+}
+
+TEST_F(Image, WhatCannotBeRepairedIsNotTakenForWhole) {
+  const fs::path path = folder_ / "tiny.gguf";
+  write_tiny_gguf(path, tiny());
+  const std::string hash((*ModelImage::open(path))->hash());
+  const fs::path file = images().front();
+  const auto by_itself = ModelImage::repair(file, hash);
+  EXPECT_EQ(by_itself.error().code, ErrorCode::corrupt);
+  EXPECT_NE(by_itself.error().message.find(file.string()), std::string::npos) << by_itself.error().message;
+  EXPECT_TRUE(fs::exists(file)) << "it is the user's";
+  flip_byte(file, 5000);
+  fs::remove(path);
+  EXPECT_EQ(ModelImage::repair(path, hash).error().code, ErrorCode::not_found);
+  EXPECT_FALSE(fs::exists(file));
+  write_tiny_gguf(path, tiny(2));
+  EXPECT_EQ(ModelImage::repair(path, hash).error().code, ErrorCode::invalid);
+  EXPECT_TRUE(images().empty());
+}
+
 TEST_F(Image, SeveralThreadsMayBuildTheSame) {
   for (int round = 0; round < 10; ++round) {
     const fs::path path = folder_ / std::to_string(round);

@@ -178,6 +178,24 @@ TEST(Sampler, DependsOnSeedAndPositionAlone) {
   EXPECT_GT(by_seed.size(), 20u);
 }
 
+TEST(Sampler, LogitsThatAreNoNumbersAreFound) {
+  std::vector<float> logits(1000, -3.5f);
+  EXPECT_TRUE(check_logits(logits));
+  logits[7] = -kInfinity;  // a token that cannot come
+  logits[8] = std::numeric_limits<float>::max();
+  logits[9] = std::numeric_limits<float>::denorm_min();
+  EXPECT_TRUE(check_logits(logits));
+  for (const float wrong : {kNan, -kNan, kInfinity}) {
+    for (const std::size_t place : {0, 7, 999}) {
+      auto some = logits;
+      some[place] = wrong;
+      EXPECT_EQ(check_logits(some).error().code, ErrorCode::corrupt) << wrong << " at " << place;
+    }
+  }
+  EXPECT_FALSE(check_logits(std::vector<float>(1000, -kInfinity)));
+  EXPECT_FALSE(check_logits({}));
+}
+
 TEST(Sampler, ValidateNamesTheFieldTheValueAndTheRange) {
   const auto message = [](SamplingParams params) {
     const Status status = validate(params, 100);

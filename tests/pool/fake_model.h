@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +29,7 @@ struct FakeModel {
   std::uint64_t salt = 1;                 // of its weights
   std::uint64_t weight_bytes = 64 << 10;  // whole pages
   std::uint32_t readings = 1;             // of the weights in a step: for steps that take their time
+  std::uint32_t numbers_until = 1 << 20;  // logits of a longer text are NaN
 };
 
 inline model::ModelConfig fake_config(const FakeModel& fake = {}) {
@@ -160,6 +162,9 @@ class FakeRuntime final : public model::Runtime {
         out[token] = static_cast<float>(fake_mix(hash, token) % 10000) / 1000.0f;
       }
       out[0] = -100;  // the end token never comes by chance
+      if (chunk.position + chunk.tokens.size() > fake_.numbers_until) {
+        std::fill(out.begin(), out.end(), std::numeric_limits<float>::quiet_NaN());
+      }
     }
     return {};
   }

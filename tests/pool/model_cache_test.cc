@@ -218,6 +218,48 @@ TEST_F(ModelCacheTest, AFileThatWasCutShortIsAnError) {
   EXPECT_TRUE(acquire(*cache, *again));
 }
 
+// One bit of each part, of which the file's time says nothing.
+TEST_F(ModelCacheTest, ADamagedFileIsNeverHandedOutAndCanBeMadeAnew) {
+  const auto cache = ModelCache::create({.budget_bytes = 64 << 20});
+  Image wanted = image(0);
+  const std::string hash(wanted->hash());
+  const std::vector<std::byte> sound(wanted->bytes().begin(), wanted->bytes().end());
+  const std::uint64_t size = wanted->file().size();
+  for (const std::uint64_t place : {std::uint64_t{30}, std::uint64_t{4096}, size / 2, size - 1}) {
+    SCOPED_TRACE(place);
+    const auto time = fs::last_write_time(image_file(wanted));
+    {
+      std::fstream file(image_file(wanted), std::ios::in | std::ios::out | std::ios::binary);
+      char byte = 0;
+      file.seekg(static_cast<std::streamoff>(place)).get(byte);
+      file.seekp(static_cast<std::streamoff>(place)).put(static_cast<char>(byte ^ 4));
+    }
+    fs::last_write_time(image_file(wanted), time);
+    EXPECT_EQ(acquire(*cache, wanted).error().code, ErrorCode::corrupt);
+    EXPECT_FALSE(cache->holds(hash));
+    EXPECT_EQ(cache->usage().used_bytes, 0u);
+    Answer<Image> answer;
+    cache->repair(checkpoint(0), hash, answer.callback());
+    const auto repaired = answer.wait();
+    ASSERT_TRUE(repaired) << repaired.error().message;
+    wanted = *repaired;
+    EXPECT_TRUE(std::ranges::equal(wanted->bytes(), sound));
+    const auto handle = acquire(*cache, wanted);
+    ASSERT_TRUE(handle) << handle.error().message;
+    expect_is_whole(**handle, wanted);
+    cache->forget(hash);
+  }
+  fs::remove(checkpoint(0));
+  fs::resize_file(image_file(wanted), size / 2);
+  for (const char* try_of : {"first", "second"}) {
+    SCOPED_TRACE(try_of);
+    Answer<Image> answer;
+    cache->repair(folder_ / "0.gguf", hash, answer.callback());
+    EXPECT_EQ(answer.wait().error().code, ErrorCode::not_found);
+  }
+  EXPECT_EQ(cache->usage().failures, 5u) << "its breaker is not asked";
+}
+
 TEST_F(ModelCacheTest, AFileThatWasWrittenOverIsAnError) {
   const auto cache = ModelCache::create({.budget_bytes = 64 << 20});
   const Image wanted = image(0);

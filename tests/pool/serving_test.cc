@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "pool/dispatcher.h"
+#include "pool/fake_cache.h"
 #include "pool/fake_model.h"
 #include "pool/instance.h"
 #include "schedule/policy.h"
@@ -49,65 +50,6 @@ class Collected final : public GenerationSink {
   std::vector<std::int32_t> tokens_;
   bool over_ = false;
   GenerationEnd end_;
-};
-
-// Images lie in shared memory from the beginning; loads can be made to fail. One thread answers.
-class FakeCache final : public ModelCache {
- public:
-  ~FakeCache() override {
-    post({});
-    thread_.join();
-  }
-  void open(const std::filesystem::path& path, Opened opened, Progress) override {
-    post([path, opened] {
-      if (path == "broken") return opened(fail(ErrorCode::corrupt, "it is broken"));
-      opened(std::make_shared<const FakeImage>(FakeModel{.salt = std::stoull(path.string())}));
-    });
-  }
-  void acquire(std::shared_ptr<const model::ModelImage> image, Ready ready) override {
-    post([this, image, ready] {
-      if (failing) return ready(fail(ErrorCode::io, "the disk is gone"));
-      class Held final : public CachedImage {
-       public:
-        explicit Held(SharedMemory memory) : memory_(std::move(memory)) {}
-        const SharedMemoryName& memory() const override { return memory_.name(); }
-
-       private:
-        SharedMemory memory_;
-      };
-      ready(std::make_shared<Held>(fake_shared_image(static_cast<const FakeImage&>(*image).fake())));
-    });
-  }
-  bool holds(std::string_view) const override { return true; }
-  void forget(std::string_view) override {}
-  Usage usage() const override { return {}; }
-
-  std::atomic<bool> failing = false;
-
- private:
-  void post(std::function<void()> task) {
-    {
-      const std::lock_guard lock(mutex_);
-      tasks_.push_back(std::move(task));
-    }
-    wake_.notify_one();
-  }
-  void run() {
-    for (;;) {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return !tasks_.empty(); });
-      const auto task = std::move(tasks_.front());
-      tasks_.pop_front();
-      lock.unlock();
-      if (!task) return;
-      task();
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> tasks_;  // an empty one ends the thread
-  std::thread thread_{[this] { run(); }};
 };
 
 struct Setting {
@@ -240,6 +182,15 @@ class Serving : public testing::TestWithParam<Setting> {
     EXPECT_EQ(asked.got->wait(), FinishReason::length) << asked.got->error().message;
     EXPECT_EQ(asked.got->tokens(), fake_tokens(asked.prompt, asked.count, fake(asked.model)))
         << asked.prompt.size();
+  }
+
+  void wait_until_usable(std::uint32_t model) {
+    for (const TimePoint limit = monotonic_now() + kLimit; monotonic_now() < limit;) {
+      dispatcher_->tick();
+      if (dispatcher_->models()[model].state == ModelState::ready) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    FAIL() << dispatcher_->models()[model].detail;
   }
 
   double sum_of(const std::string& name) {
@@ -446,6 +397,116 @@ TEST_P(Serving, AModelThatCannotBeLoadedFailsAlone) {
       break;
     ASSERT_LT(monotonic_now(), limit) << "the breaker does not close";
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  check(ask_model(0, 20, 5));
+  expect_nothing_held();
+}
+
+// Whatever asks for it meanwhile waits, or is told to come again.
+TEST_P(Serving, ADamagedImageIsMadeAnewWhileItsRequestsWait) {
+  open();
+  cache_.damaged = true;
+  std::vector<Asked> asked;
+  for (std::uint32_t i = 0; i < 12; ++i) asked.push_back(ask_model(i % models_, 50, 20));
+  start_both();
+  for (const auto& each : asked) check(each);
+  EXPECT_GT(cache_.repairs, 0);
+  for (const auto& model : dispatcher_->models()) EXPECT_EQ(model.state, ModelState::ready) << model.detail;
+  expect_nothing_held();
+}
+
+TEST_P(Serving, WhatCannotBeMadeAnewFailsWithTheReasonUntilItCan) {
+  open();
+  cache_.damaged = true;
+  cache_.repairable = false;
+  const Asked lost = ask_model(0, 20, 5);
+  start_both();
+  EXPECT_EQ(lost.got->wait(), FinishReason::failed);
+  const auto says = [](const std::string& text) {
+    return text.find("damaged") != std::string::npos && text.find("checkpoint is gone") != std::string::npos;
+  };
+  EXPECT_TRUE(says(lost.got->error().message)) << lost.got->error().message;
+  // At once and whenever: it may be tried again meanwhile.
+  const auto tries = cache_.repairs + 1;
+  for (const TimePoint limit = monotonic_now() + kLimit; cache_.repairs < tries && monotonic_now() < limit;) {
+    const auto refused = dispatcher_->submit(
+        {.model = name_of(0), .prompt = {4}, .sampling = {.temperature = 0}, .max_tokens = 2},
+        std::make_shared<Collected>());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().error.code, ErrorCode::unsupported);
+    EXPECT_TRUE(says(refused.error().error.message)) << refused.error().error.message;
+    EXPECT_GT(refused.error().retry_after, Nanos{});
+    dispatcher_->tick();
+  }
+  EXPECT_GE(cache_.repairs, tries) << "nobody tries again";
+  cache_.repairable = true;
+  wait_until_usable(0);
+  check(ask_model(0, 20, 5));
+  expect_nothing_held();
+}
+
+TEST_P(Serving, AnImageThatIsDamagedAgainAndAgainIsGivenUp) {
+  open();
+  cache_.damaged = cache_.lasting_damage = true;
+  const Asked lost = ask_model(0, 20, 5);
+  start_both();
+  EXPECT_EQ(lost.got->wait(), FinishReason::failed);
+  EXPECT_NE(lost.got->error().message.find("is the disk sound"), std::string::npos)
+      << lost.got->error().message;
+}
+
+TEST_P(Serving, AModelThatDoesNotFitTheCacheFailsAtOnceAndAlone) {
+  open();
+  start_both();
+  check(ask_model(0, 20, 5));
+  cache_.budget = 50 << 10;
+  ASSERT_TRUE(dispatcher_->add_model({.id = "large", .path = "77"}));
+  EXPECT_FALSE(dispatcher_->add_opened_model({.id = "larger", .path = "1"},
+                                             std::make_shared<const FakeImage>(FakeModel{.salt = 78})));
+  const std::string reason =
+      "its image of 68.00 KiB does not fit the model cache of 50.00 KiB: raise model_cache and start again";
+  const auto failed = [this](const std::string& id) {
+    for (const auto& model : dispatcher_->models()) {
+      if (model.id == id) return model.state == ModelState::failed ? model.detail : "";
+    }
+    return std::string("gone");
+  };
+  const TimePoint limit = monotonic_now() + kLimit;
+  while (failed("large").empty() && monotonic_now() < limit) std::this_thread::yield();
+  for (const char* id : {"large", "larger"}) {
+    EXPECT_EQ(failed(id), reason);
+    for (int i = 0; i < 3; ++i) {
+      const auto refused =
+          dispatcher_->submit({.model = id, .prompt = {4}, .max_tokens = 2}, std::make_shared<Collected>());
+      ASSERT_FALSE(refused);
+      EXPECT_EQ(refused.error().error.code, ErrorCode::unsupported);
+      EXPECT_NE(refused.error().error.message.find(reason), std::string::npos)
+          << refused.error().error.message;
+    }
+  }
+  check(ask_model(0, 20, 5));
+}
+
+TEST_P(Serving, WhatIsNoNumberEndsItsRequestWithAnError) {
+  open();
+  FakeModel broken{.salt = 99, .numbers_until = 30};
+  ASSERT_TRUE(dispatcher_->add_opened_model({.id = "broken", .path = "1"},
+                                            std::make_shared<const FakeImage>(broken)));
+  if (GetParam().policy == schedule::PolicyKind::fixed) {
+    ASSERT_TRUE(dispatcher_->remove_model(name_of(1)));
+  }
+  start_both();
+  for (const std::size_t length : {20, 40}) {  // in the middle of the text, and at its beginning
+    const auto got = std::make_shared<Collected>();
+    const auto asked = prompt(length);
+    ASSERT_TRUE(dispatcher_->submit(
+        {.model = "broken", .prompt = asked, .sampling = {.temperature = 0}, .max_tokens = 50}, got));
+    EXPECT_EQ(got->wait(), FinishReason::failed);
+    EXPECT_EQ(got->error().code, ErrorCode::corrupt);
+    EXPECT_NE(got->error().message.find("no numbers"), std::string::npos) << got->error().message;
+    // The first token comes of the prompt alone.
+    const std::uint32_t sound = length < 30 ? 31 - static_cast<std::uint32_t>(length) : 0;
+    EXPECT_EQ(got->tokens(), fake_tokens(asked, sound, {.salt = 99}));
   }
   check(ask_model(0, 20, 5));
   expect_nothing_held();
