@@ -234,6 +234,7 @@ Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::Mode
   model.state = ModelState::ready;
   model.detail.clear();
   model.failure.clear();
+  cache_.prefetch(model.image);
   ++version_;
   return {};
 }

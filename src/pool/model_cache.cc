@@ -25,6 +25,7 @@ using Image = std::shared_ptr<const model::ModelImage>;
 
 constexpr std::size_t kMostOpens = 256;
 constexpr std::size_t kMostAcquires = 4096;  // callbacks that wait
+constexpr std::size_t kMostPrefetches = 4096;
 
 std::uint64_t whole_pages(std::uint64_t bytes) {
   const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
@@ -57,6 +58,7 @@ class Core : public std::enable_shared_from_this<Core> {
 
   void open(Open open);
   void acquire(Image image, ModelCache::Ready ready);
+  void prefetch(Image image);
   bool holds(std::string_view hash) const;
   void forget(std::string_view hash);
   ModelCache::Usage usage() const;
@@ -81,6 +83,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void tell(std::function<void()> callback);
   void hand(const std::shared_ptr<Entry>& entry, ModelCache::Ready ready);
   bool begins_to_leave(std::shared_ptr<Entry> entry);  // false: somebody holds it
+  std::optional<Load> next_prefetch();
   bool can_make_room() const;
   void make_room();
   Result<SharedMemory> read(const model::ModelImage& image);
@@ -98,6 +101,7 @@ class Core : public std::enable_shared_from_this<Core> {
   CheckpointBreaker breaker_;
   std::map<std::string, std::shared_ptr<Entry>, std::less<>> entries_;  // by hash
   std::deque<Load> loads_;                                              // each hash once
+  std::deque<Image> prefetches_;
   Load* reading_ = nullptr;
   std::size_t acquires_ = 0;                     // callbacks in loads_ and reading_
   std::vector<std::shared_ptr<Entry>> leaving_;  // still in used_
@@ -220,6 +224,24 @@ void Core::acquire(Image image, ModelCache::Ready ready) {
   images_changed_.notify_one();
 }
 
+void Core::prefetch(Image image) {
+  const std::lock_guard lock(mutex_);
+  if (prefetches_.size() >= kMostPrefetches) return;
+  prefetches_.push_back(std::move(image));
+  images_changed_.notify_one();
+}
+
+std::optional<Core::Load> Core::next_prefetch() {
+  while (!prefetches_.empty()) {
+    Image image = std::move(prefetches_.front());
+    prefetches_.pop_front();
+    const std::uint64_t bytes = memory_of(*image);
+    if (bytes == 0 || bytes > options_.budget_bytes - used_ || entries_.contains(image->hash())) continue;
+    return Load{.image = std::move(image), .bytes = bytes};
+  }
+  return std::nullopt;
+}
+
 void Core::hand(const std::shared_ptr<Entry>& entry, ModelCache::Ready ready) {
   ++entry->holders;
   entry->last_used = ++uses_;
@@ -245,6 +267,7 @@ bool Core::holds(std::string_view hash) const {
 
 void Core::forget(std::string_view hash) {
   const std::lock_guard lock(mutex_);
+  std::erase_if(prefetches_, [&](const Image& image) { return image->hash() == hash; });
   const auto found = entries_.find(hash);
   if (found == entries_.end()) return;
   found->second->forgotten = true;
@@ -281,9 +304,11 @@ void Core::make_room() {
 void Core::bring_images() {
   std::unique_lock lock(mutex_);
   while (true) {
-    images_changed_.wait(lock, [this] { return stopping_ || !leaving_.empty() || can_make_room(); });
+    images_changed_.wait(lock, [this] {
+      return stopping_ || !leaving_.empty() || can_make_room() || (loads_.empty() && !prefetches_.empty());
+    });
     if (stopping_) break;
-    if (leaving_.empty()) make_room();
+    if (leaving_.empty() && !loads_.empty()) make_room();
     if (!leaving_.empty()) {
       const auto leaving = std::exchange(leaving_, {});
       lock.unlock();
@@ -293,8 +318,15 @@ void Core::bring_images() {
       for (const auto& entry : leaving) used_ -= entry->bytes;
       continue;
     }
-    Load load = std::move(loads_.front());
-    loads_.pop_front();
+    Load load;
+    if (loads_.empty()) {
+      auto prefetch = next_prefetch();
+      if (!prefetch) continue;
+      load = *std::move(prefetch);
+    } else {
+      load = std::move(loads_.front());
+      loads_.pop_front();
+    }
     reading_ = &load;
     used_ += load.bytes;
     lock.unlock();
@@ -418,6 +450,7 @@ class Cache final : public ModelCache {
                  std::move(progress)});
   }
   void acquire(Image image, Ready ready) override { core_->acquire(std::move(image), std::move(ready)); }
+  void prefetch(Image image) override { core_->prefetch(std::move(image)); }
   bool holds(std::string_view image_hash) const override { return core_->holds(image_hash); }
   void forget(std::string_view image_hash) override { core_->forget(image_hash); }
   Usage usage() const override { return core_->usage(); }

@@ -69,6 +69,8 @@ class ModelCache {
   // a file), out_of_range (larger than the budget), exhausted (too many wait, no memory), corrupt (the file
   // is not what was written: see repair()), io, cancelled.
   virtual void acquire(std::shared_ptr<const model::ModelImage> image, Ready ready) = 0;
+  // Brings an image into shared memory when nothing else is to be read, if there is room that nobody has.
+  virtual void prefetch(std::shared_ptr<const model::ModelImage> image) = 0;
   // Whether acquire() would find it now.
   virtual bool holds(std::string_view image_hash) const = 0;
   // Lets it leave at once, or as soon as nobody holds it: the model was removed. A later acquire() of one

@@ -55,6 +55,7 @@ class FakeCache final : public ModelCache {
       ready(std::make_shared<Held>(fake_shared_image(fake)));
     });
   }
+  void prefetch(std::shared_ptr<const model::ModelImage>) override {}
   bool holds(std::string_view) const override { return true; }
   void forget(std::string_view) override {}
   Usage usage() const override { return {.budget_bytes = budget}; }

@@ -177,6 +177,25 @@ TEST_F(ModelCacheTest, WhatIsHeldStaysAndWhoWaitsIsServedInOrder) {
   expect_is_whole(**second, image(1));
 }
 
+TEST_F(ModelCacheTest, PrefetchesTakeOnlyRoomThatNobodyHas) {
+  const auto cache = ModelCache::create({.budget_bytes = 2 * image_bytes()});
+  ASSERT_TRUE(acquire(*cache, image(0)));
+  for (const int i : {0, 1, 1, 2}) cache->prefetch(image(i));
+  EXPECT_TRUE(comes_true([&] { return cache->holds(image(1)->hash()); }));
+  const auto held = acquire(*cache, image(1));
+  ASSERT_TRUE(held);
+  expect_is_whole(**held, image(1));
+  // What is asked for makes room for itself; by then the last prefetch has been looked at.
+  ASSERT_TRUE(acquire(*cache, image(3)));
+  EXPECT_FALSE(cache->holds(image(2)->hash()));
+  EXPECT_FALSE(cache->holds(image(0)->hash()));
+  EXPECT_EQ(cache->usage().evictions, 1u);
+  cache->forget(image(3)->hash());
+  EXPECT_TRUE(comes_true([&] { return cache->usage().used_bytes == image_bytes(); }));
+  cache->prefetch(image(2));
+  EXPECT_TRUE(comes_true([&] { return cache->holds(image(2)->hash()); }));
+}
+
 TEST_F(ModelCacheTest, WhatIsLargerThanTheBudgetIsRefused) {
   const auto cache = ModelCache::create({.budget_bytes = image_bytes() - 1});
   const auto refused = acquire(*cache, image(0));
