@@ -103,4 +103,10 @@ std::string error_message(std::string_view body) {
   return one_line(body);
 }
 
+std::string error_code(std::string_view body) {
+  const Json json = Json::parse(body, nullptr, false);
+  const Json* code = member(member(&json, "error"), "code");
+  return code != nullptr && code->is_string() ? one_line(code->get_ref<const std::string&>()) : std::string();
+}
+
 }  // namespace switchyard::bench

@@ -57,5 +57,7 @@ class TokenTimes {
 
 // The message of an error in OpenAI's form, or the text itself, cut to a line.
 std::string error_message(std::string_view body);
+// Its code; empty: it has none.
+std::string error_code(std::string_view body);
 
 }  // namespace switchyard::bench

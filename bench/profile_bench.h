@@ -20,12 +20,12 @@ struct ProfileCheckpoint {
 
 struct ProfileOptions {
   std::vector<ProfileCheckpoint> models;
-  std::uint32_t threads = 0;                                 // 0: one per core
-  std::vector<std::uint32_t> prompts = {16, 64, 256, 1024};  // tokens of prefills
-  std::vector<std::uint32_t> rows = {1, 2, 4, 8, 16, 32};    // requests of decode steps
-  std::vector<std::uint32_t> contexts = {64, 512, 1024};     // tokens of each of them
-  std::uint32_t chunk = 256;                                 // tokens of a prefill's steps
-  double seconds = 0.3;                                      // of each measurement, about
+  std::uint32_t threads = 0;                                       // 0: one per core
+  std::vector<std::uint32_t> prompts = {16, 64, 256, 1024, 2048};  // tokens of prefills
+  std::vector<std::uint32_t> rows = {1, 2, 4, 8, 16, 32};          // requests of decode steps
+  std::vector<std::uint32_t> contexts = {64, 512, 1024};           // tokens of each of them
+  std::uint32_t chunk = 256;                                       // tokens of a prefill's steps
+  double seconds = 0.3;                                            // of each measurement, about
   double limit = 120;                               // seconds per model; what is left then is left out
   std::uint64_t kv_bytes = std::uint64_t{1} << 30;  // larger measurements are left out
 

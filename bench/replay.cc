@@ -102,7 +102,7 @@ class Replayer {
     record.status = answer.status;
     record.retry_after = answer.retry_after;
     const bool finished = stream.tokens.finished() && stream.tokens.error().empty();
-    if (answer.status == 429) {
+    if (answer.status == 429 || error_code(stream.error_body) == "no_place") {
       record.end = ReplayEnd::shed;
       record.error = error_message(stream.error_body);
     } else if (answer.status != 0 && answer.status != 200) {

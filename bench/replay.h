@@ -45,7 +45,7 @@ enum class ReplayEnd {
   unsent,  // it was not its turn yet when the replay was interrupted
   open,    // interrupted
   ended,   // all its tokens came
-  shed,    // 429
+  shed,    // 429, and what `static` has no place for
   failed,  // anything else, and what was not done when the time was up
 };
 std::string_view to_string(ReplayEnd end);

@@ -114,7 +114,7 @@ void add_profile(CLI::App& app, Chosen& chosen) {
   command->add_option("--threads", options.threads, "Compute threads (default: one per core)")
       ->check(CLI::Range(0, 1024));
   auto* prompts =
-      command->add_option("--prompts", options.prompts, "Tokens of prefills (default: 16 64 256 1024)")
+      command->add_option("--prompts", options.prompts, "Tokens of prefills (default: 16 64 256 1024 2048)")
           ->check(count);
   auto* rows =
       command->add_option("--rows", options.rows, "Requests of decode steps (default: 1 2 4 8 16 32)")

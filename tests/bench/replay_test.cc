@@ -102,6 +102,8 @@ TEST(Replay, ShedIsNoFailure) {
   EXPECT_EQ(record.status, 429);
   EXPECT_EQ(record.retry_after, 7);
   EXPECT_EQ(record.error, "the queue is full");
+  EXPECT_EQ(answered({{testing::whole(503, R"({"error":{"message":"none","code":"no_place"}})")}}).end,
+            ReplayEnd::shed);
 }
 
 TEST(Replay, FailuresSayWhy) {
