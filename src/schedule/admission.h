@@ -37,7 +37,7 @@ struct AdmissionState {
   double weight_share =
       1;  // the model's weight over that of all models with waiting requests, itself included
   double expected_in_time = 1;  // share of the request's tokens
-  Nanos expected_wait{};        // until its first token
+  Nanos expected_wait{};        // beyond its target for the first token
 };
 
 struct Refusal {

@@ -201,8 +201,12 @@ void Scheduler::arrived(const RequestSpec& spec, TimePoint now, Actions& out) {
                        .waiting_of_model = model.waiting,
                        .weight_share = model.spec.weight / weights};
   if (options_.admission.shed_overload) {
-    state.expected_in_time = expected_in_time(spec, m);
-    state.expected_wait = expected_wait(spec, m);
+    // On the safe side by half: whoever sheds too late does so at the cost of all that it has admitted.
+    const Nanos late = prompt_wait(spec) * 3 / 2 - request.targets.first_token;
+    state.expected_wait = std::max(Nanos{}, late);
+    const double share_late = to_seconds(state.expected_wait) / (to_seconds(request.targets.between_tokens) *
+                                                                 std::max(spec.max_new_tokens, 1u));
+    state.expected_in_time = expected_in_time(spec, m) * std::max(0.0, 1 - share_late);
   }
   if (const auto refusal = admission_.refuse(spec, state, now))
     return shed(refusal->reason, refusal->retry_after);
@@ -218,6 +222,25 @@ void Scheduler::arrived(const RequestSpec& spec, TimePoint now, Actions& out) {
   // An answer comes before what is done with the request.
   out.push_back(Admit{spec.id});
   settle(m);
+}
+
+// Until a prompt that came now would have been computed, behind all that wait. In what order they are taken
+// is the policy's choice; this is right for one that comes in the middle.
+Nanos Scheduler::prompt_wait(const RequestSpec& spec) const {
+  std::uint32_t instances = 0;
+  InstanceId one = kNowhere;
+  for (const auto& instance : instances_) {
+    if (!instance || !instance->prefills() || !can_serve(*instance, spec.model)) continue;
+    ++instances;
+    one = instance->id;
+  }
+  if (instances == 0) return {};
+  Nanos before{};
+  for (const auto& [id, request] : requests_) {
+    if (request.phase != Phase::decoding)
+      before += costs_.prefill(request.spec.model, one, request.context());
+  }
+  return before / instances + costs_.prefill(spec.model, one, spec.prompt_tokens);
 }
 
 void Scheduler::loaded(InstanceId id, ModelId model, TimePoint now, Actions& out) {

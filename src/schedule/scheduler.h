@@ -128,9 +128,9 @@ class Scheduler : public Policy {
   // The request leaves for good, or starts again: drop what the policy itself keeps of it.
   virtual void forget(Request&) {}
   virtual void population_changed(Moment&) {}
-  // Of one more request of the model.
+  // The share of its tokens that one more request of the model would get in time, once its prompt is
+  // computed.
   virtual double expected_in_time(const RequestSpec&, const Moment&) const { return 1; }
-  virtual Nanos expected_wait(const RequestSpec&, const Moment&) const { return {}; }
   // Policies that give models fixed places say no where this one has none.
   virtual bool has_place(const Instance&, ModelId) const { return true; }
   // False: something has to leave before a load.
@@ -163,6 +163,7 @@ class Scheduler : public Policy {
   void take_prompt(Request& request);
 
   bool can_serve(const Instance& instance, ModelId model) const;
+  Nanos prompt_wait(const RequestSpec& spec) const;
   static bool has_failed(const Instance& instance, ModelId model);
   // Has a row whose KV is here, or a prompt or a row in host memory for which room can be made.
   bool runnable(const Instance& instance, const Batch& batch) const;

@@ -169,6 +169,23 @@ TEST_P(PolicyTest, WithoutOneOfTheRolesRequestsMayComeAgain) {
   }
 }
 
+TEST_P(PolicyTest, ShedsWhatWouldWaitTooLongForItsPrompt) {
+  start({.admission = {.shed_overload = true}});
+  up(0, Role::prefill, 10000);
+  up(1, Role::decode, 10000);
+  add_models(1);
+  // 12 ms each, and a few more tokens that may be late.
+  std::vector<Shed> shed;
+  for (RequestId request = 1; shed.empty() && request < 5000; ++request) {
+    arrive(request, 0);
+    shed = take<Shed>();
+  }
+  ASSERT_EQ(shed.size(), 1u);
+  EXPECT_EQ(shed[0].reason, ShedReason::overload);
+  EXPECT_GT(shed[0].request, 100u);
+  EXPECT_GT(shed[0].retry_after, Nanos{});
+}
+
 TEST_P(PolicyTest, OnlyFixedPlacesRunOut) {
   up(0, Role::unified);
   add_models(3);  // an instance has two berths
