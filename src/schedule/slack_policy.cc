@@ -43,12 +43,15 @@ double SlackPolicy::load_of(const Instance& instance) const {
 }
 
 // Where the model is decoded already, unless that instance has more to do than time and another has time to
-// spare; else where there is least to do.
+// spare; else where there is least to do. More rows than a step takes share the steps, those due first before
+// others: that is where a model goes when there is no other instance for it.
 Batch* SlackPolicy::home_of(ModelId model, const Moment&) {
   Instance* best = nullptr;
   double least = 0;
   Batch* joined = nullptr;
   double joined_load = 0;
+  Batch* crowded = nullptr;
+  double crowded_load = 0;
   for (const auto& instance : instances_) {
     if (!instance || !instance->decodes() || !can_serve(*instance, model)) continue;
     if (!split_ && instance->spec.role != Role::unified) continue;
@@ -58,7 +61,14 @@ Batch* SlackPolicy::home_of(ModelId model, const Moment&) {
     for (const auto& batch : instance->batches) {
       if (batch->model != model || (batch->rows.empty() && batch->prompts.empty())) continue;
       there = true;
-      if (failed || batch->rows.size() + batch->prompts.size() >= options_.max_rows) continue;
+      if (failed) continue;
+      if (batch->rows.size() + batch->prompts.size() >= options_.max_rows) {
+        if (!crowded || load < crowded_load) {
+          crowded = batch.get();
+          crowded_load = load;
+        }
+        continue;
+      }
       if (!joined || load < joined_load) {
         joined = batch.get();
         joined_load = load;
@@ -71,7 +81,7 @@ Batch* SlackPolicy::home_of(ModelId model, const Moment&) {
     }
   }
   if (joined && (!best || joined_load < kFullLoad || least > joined_load - kSplitGain)) return joined;
-  if (!best) return nullptr;
+  if (!best) return joined ? joined : crowded;
   for (const auto& batch : best->batches) {
     if (batch->model == model) return batch.get();
   }

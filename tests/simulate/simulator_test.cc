@@ -39,6 +39,27 @@ TEST(Simulator, OneRequestTakesWhatItsStepsTake) {
   }
 }
 
+// All at once, and then nothing that would wake anybody.
+TEST(Simulator, MoreRequestsThanAStepHasRowsAreServedInTurns) {
+  for (const PolicyKind policy : kPolicies) {
+    for (const bool split : {false, true}) {
+      auto input = small_pool(2, policy);
+      (split ? input.cluster.prefill : input.cluster.unified) = 1;
+      if (split) input.cluster.decode = 1;
+      input.options.max_rows = 4;
+      for (std::uint32_t i = 0; i < 60; ++i) {
+        input.workload.requests.push_back(
+            {.time = seconds(1), .model = i % 4 == 0 ? 1u : 0u, .input_tokens = 20, .output_tokens = 1 + i % 9});
+      }
+      const auto result = simulate(input);
+      ASSERT_TRUE(result) << result.error().message;
+      EXPECT_EQ(result->total.ended, 60u) << to_string(policy) << split;
+      EXPECT_EQ(result->total.shed, 0u) << to_string(policy) << split;
+      EXPECT_TRUE(result->violations.empty()) << joined(result->violations);
+    }
+  }
+}
+
 TEST(Simulator, TokensAreCountedAgainstTheirOwnDeadlines) {
   auto input = small_pool(1, PolicyKind::quota);
   input.cluster.unified = 1;
@@ -130,6 +151,7 @@ TEST(Simulator, EveryRequestEndsUnderFailuresCancellationsAndScarceMemory) {
           {.time = input.workload.requests[request].time + milliseconds(random.below(5000)),
            .request = request});
     }
+    if (random.below(3) == 0) input.options.max_rows = 1 + static_cast<std::uint32_t>(random.below(6));
     const auto result = simulate(input);
     ASSERT_TRUE(result) << result.error().message;
     EXPECT_EQ(result->unfinished, 0u) << "seed " << seed << ' ' << schedule::to_string(policy);
