@@ -41,6 +41,7 @@ Result<FileIdentity> identify(const fs::path& path) {
     const ErrorCode code = errno == ENOENT || errno == ENOTDIR ? ErrorCode::not_found : ErrorCode::io;
     return fail(code, "cannot read {}: {}", path.string(), std::strerror(errno));
   }
+  if (!S_ISREG(status.st_mode)) return fail(ErrorCode::invalid, "{} is not a regular file", path.string());
   std::error_code error;
   const fs::path canonical = fs::canonical(path, error);
   return FileIdentity{

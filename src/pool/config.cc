@@ -295,6 +295,12 @@ Result<ServeConfig> parse_config(const std::string& yaml, const std::filesystem:
 }
 
 Result<ServeConfig> load_config(const std::filesystem::path& file) {
+  // The reading of a pipe may not end, and a reload would never.
+  std::error_code unknown;
+  if (const auto kind = std::filesystem::status(file, unknown).type();
+      kind != std::filesystem::file_type::not_found && kind != std::filesystem::file_type::regular) {
+    return fail(ErrorCode::invalid, "the configuration {} is not a regular file", file.string());
+  }
   std::ifstream stream(file, std::ios::binary);
   if (!stream) return fail(ErrorCode::not_found, "cannot read the configuration {}", file.string());
   // One byte more than is allowed tells that there is more; the file's own idea of its size is not asked.

@@ -288,6 +288,8 @@ class Dispatcher final : public Generator, public Catalogue {
   Model* find_model(std::string_view id);
   const Model* find_model(std::string_view id) const;
   Status check_new(const ModelSettings& settings) const;
+  std::uint64_t pinned_models() const;
+  Status check_pins(std::uint64_t pinned) const;
   Model& enter(const ModelSettings& settings);
   void prepare(Model& model);
   // The pause of a failed one is over: either it works now, or the next one is longer.

@@ -44,7 +44,22 @@ Status Dispatcher::check_new(const ModelSettings& settings) const {
   const auto present = std::ranges::count_if(models_, [](const auto& model) { return !model->gone; });
   if (static_cast<std::size_t>(present) >= kMaxModels || models_.size() >= schedule::kMaxId)
     return fail(ErrorCode::exhausted, "{} models are the most that a pool has", kMaxModels);
-  return {};
+  return settings.pinned ? check_pins(pinned_models() + 1) : Status{};
+}
+
+std::uint64_t Dispatcher::pinned_models() const {
+  return static_cast<std::uint64_t>(std::ranges::count_if(models_, [](const auto& each) {
+    return !each->gone && each->state != ModelState::removing && each->settings.pinned;
+  }));
+}
+
+Status Dispatcher::check_pins(std::uint64_t pinned) const {
+  if (pinned == 0 || pinned < options_.berths) return {};
+  return fail(
+      ErrorCode::exhausted,
+      "{} models would be pinned in {} berths; one berth must stay free for the others: pin fewer, or "
+      "start the server with more berths",
+      pinned, options_.berths);
 }
 
 Dispatcher::Model& Dispatcher::enter(const ModelSettings& settings) {
@@ -325,12 +340,8 @@ Status Dispatcher::pin_model(const std::string& id, bool pinned) {
     Model* model = find_model(id);
     if (model == nullptr) return fail(ErrorCode::not_found, "there is no model '{}'", id);
     if (model->settings.pinned == pinned) return {};
-    const auto others =
-        std::ranges::count_if(models_, [](const auto& each) { return !each->gone && each->settings.pinned; });
-    if (pinned && static_cast<std::uint64_t>(others) + 1 >= options_.berths) {
-      return fail(ErrorCode::exhausted,
-                  "{} models are pinned; one of the {} berths has to stay free for the others", others,
-                  options_.berths);
+    if (pinned) {
+      if (auto room = check_pins(pinned_models() + 1); !room) return room;
     }
     ModelSettings settings = model->settings;
     settings.pinned = pinned;
@@ -352,10 +363,7 @@ Result<CatalogueChange> Dispatcher::replace(const std::vector<ModelSettings>& wa
         return fail(ErrorCode::invalid, "model '{}' is listed twice", wanted[i].id);
     }
   }
-  if (pinned >= options_.berths && pinned < wanted.size()) {
-    return fail(ErrorCode::invalid, "{} models are pinned; with {} berths at most {} can be", pinned,
-                options_.berths, options_.berths - 1);
-  }
+  if (auto room = check_pins(pinned); !room) return pass(room.error());
   CatalogueChange change;
   const std::size_t before = models_.size();
   for (std::size_t i = 0; i < before; ++i) {

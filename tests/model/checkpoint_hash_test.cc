@@ -49,6 +49,14 @@ TEST_F(CheckpointHash, ASecondTimeReadsNothing) {
   EXPECT_NE(hash({"a"}), first);
 }
 
+TEST_F(CheckpointHash, APipeIsNotWaitedFor) {
+  const fs::path pipe = directory_ / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const auto hash = hash_files(std::span(&pipe, 1), {});
+  ASSERT_FALSE(hash);
+  EXPECT_EQ(hash.error().code, ErrorCode::invalid);
+}
+
 TEST_F(CheckpointHash, AChangedFileIsReadAgain) {
   write("a", "weights");
   const std::string first = hash({"a"});

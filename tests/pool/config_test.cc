@@ -175,6 +175,7 @@ TEST(Config, ErrorsNameTheLineAndTheKey) {
 }
 
 TEST(Config, TheExampleIsSound) {
+  EXPECT_EQ(load_config("docs").error().code, ErrorCode::invalid);
   const auto config = load_config("docs/examples/serve.yaml");
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->pool.models.size(), 3u);

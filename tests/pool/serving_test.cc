@@ -531,6 +531,12 @@ TEST_P(Serving, TheCatalogueIsReplacedAsAWhole) {
   check(ask_model(0, 20, 5));
   EXPECT_TRUE(dispatcher_->pin_model(name_of(0), true));
   EXPECT_EQ(dispatcher_->pin_model("nobody", true).error().code, ErrorCode::not_found);
+  // One berth stays free, whichever way the others are to be taken.
+  if (models_ > 2) {  // else the other one has just been removed
+    EXPECT_EQ(dispatcher_->pin_model(name_of(1), true).error().code, ErrorCode::exhausted);
+  }
+  EXPECT_EQ(dispatcher_->add_model({.id = "late", .path = "9", .pinned = true}).error().code,
+            ErrorCode::exhausted);
   check(ask_model(0, 20, 5));
 }
 

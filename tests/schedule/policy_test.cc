@@ -157,7 +157,7 @@ TEST_P(PolicyTest, RefusesWhatCannotBe) {
 
 TEST_P(PolicyTest, WithoutOneOfTheRolesRequestsMayComeAgain) {
   add_models(1);
-  for (const auto [id, role] : {std::pair(0u, Role::prefill), std::pair(1u, Role::decode)}) {
+  for (const auto& [id, role] : {std::pair(0u, Role::prefill), std::pair(1u, Role::decode)}) {
     up(id, role);
     arrive(1, 0);
     const auto shed = take<Shed>();
