@@ -174,11 +174,14 @@ def test_an_image_that_cannot_be_made_anew_opens_the_breaker(catalogue, alone, t
     lost = tmp_path / "lost.gguf"
     shutil.copy(catalogue.parent / "model-0.gguf", lost)
     config = tmp_path / "models.yaml"
-    config.write_text(f"""models:
+    # Room for one image: whatever was read at the start, the other one takes its place.
+    config.write_text(f"""model_cache: 60MiB
+models:
   - {{name: model-0, path: {lost}}}
   - {{name: model-1, path: {catalogue.parent / "model-1.gguf"}}}
 """)
     with Server(config=config) as server:
+        assert complete(server, "model-1", PROMPTS[1]) == alone["model-1", PROMPTS[1]]
         for image in (tmp_path / "cache/switchyard/images").glob("*.image"):
             damage(image)
         away = lost.rename(tmp_path / "away")
