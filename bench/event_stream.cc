@@ -29,6 +29,14 @@ std::string one_line(std::string_view text) {
   return line;
 }
 
+// A field of an error in OpenAI's form, or `otherwise`.
+std::string error_field(std::string_view body, const char* name, std::string_view otherwise) {
+  const Json json = Json::parse(body, nullptr, false);
+  const Json* field = member(member(&json, "error"), name);
+  const bool there = field != nullptr && field->is_string();
+  return one_line(there ? std::string_view(field->get_ref<const std::string&>()) : otherwise);
+}
+
 }  // namespace
 
 Status EventStream::feed(std::string_view bytes, const OnEvent& on_event) {
@@ -96,17 +104,7 @@ void TokenTimes::take(std::string_view data, Nanos now) {
   if (reason != nullptr && reason->is_string()) finished_ = true;
 }
 
-std::string error_message(std::string_view body) {
-  const Json json = Json::parse(body, nullptr, false);
-  const Json* message = member(member(&json, "error"), "message");
-  if (message != nullptr && message->is_string()) return one_line(message->get_ref<const std::string&>());
-  return one_line(body);
-}
-
-std::string error_code(std::string_view body) {
-  const Json json = Json::parse(body, nullptr, false);
-  const Json* code = member(member(&json, "error"), "code");
-  return code != nullptr && code->is_string() ? one_line(code->get_ref<const std::string&>()) : std::string();
-}
+std::string error_message(std::string_view body) { return error_field(body, "message", body); }
+std::string error_code(std::string_view body) { return error_field(body, "code", {}); }
 
 }  // namespace switchyard::bench

@@ -32,6 +32,10 @@ inline constexpr std::size_t kMaxPathBytes = 4096;
 
 // Errors: invalid, naming what cannot be (an empty or absurd id, a target of zero, ...).
 Status validate(const ModelSettings& settings);
+// Whether so many pinned models leave a berth of an instance to the others.
+constexpr bool leaves_a_berth(std::uint64_t pinned, std::uint64_t berths) {
+  return pinned == 0 || pinned < berths;
+}
 // The same of everything but id and path.
 Status validate_defaults(const ModelSettings& settings);
 

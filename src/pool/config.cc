@@ -267,7 +267,7 @@ Status validate(const PoolConfig& config) {
       return fail(ErrorCode::invalid, "there are two models '{}'; names must differ", model.id);
     if (model.pinned) ++pinned;
   }
-  if (pinned >= config.berths && pinned > 0) {
+  if (!leaves_a_berth(pinned, config.berths)) {
     return fail(ErrorCode::invalid,
                 "models: {} are pinned in {} berths; one berth must stay free for the others: pin fewer, or "
                 "give more berths",

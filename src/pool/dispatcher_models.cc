@@ -54,7 +54,7 @@ std::uint64_t Dispatcher::pinned_models() const {
 }
 
 Status Dispatcher::check_pins(std::uint64_t pinned) const {
-  if (pinned == 0 || pinned < options_.berths) return {};
+  if (leaves_a_berth(pinned, options_.berths)) return {};
   return fail(
       ErrorCode::exhausted,
       "{} models would be pinned in {} berths; one berth must stay free for the others: pin fewer, or "
