@@ -52,4 +52,21 @@ Result<Nanos> parse_duration(std::string_view text) {
   return Nanos(static_cast<std::int64_t>(*value));
 }
 
+std::string format_bytes(std::uint64_t bytes) {
+  static constexpr std::array<std::string_view, 4> kUnits = {"KiB", "MiB", "GiB", "TiB"};
+  if (bytes < 1024) return fmt::format("{} B", bytes);
+  double value = static_cast<double>(bytes) / 1024;
+  std::size_t unit = 0;
+  while (value >= 1024 && unit + 1 < kUnits.size()) {
+    value /= 1024;
+    ++unit;
+  }
+  return fmt::format("{:.2f} {}", value, kUnits[unit]);
+}
+
+std::string setting_for(std::uint64_t bytes) {
+  constexpr std::uint64_t kMiB = 1 << 20;
+  return fmt::format("{}MiB", bytes / kMiB + (bytes % kMiB != 0));
+}
+
 }  // namespace switchyard

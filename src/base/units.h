@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "switchyard/result.h"
@@ -16,5 +17,11 @@ Result<std::uint64_t> parse_bytes(std::string_view text);
 
 // "10s", "100ms", "2.5s", "3min"; a plain number is seconds. Errors: invalid.
 Result<Nanos> parse_duration(std::string_view text);
+
+// "1.23 GiB", "640 B".
+std::string format_bytes(std::uint64_t bytes);
+
+// What a setting must be given to hold so many bytes: "98MiB". parse_bytes() reads it as no less.
+std::string setting_for(std::uint64_t bytes);
 
 }  // namespace switchyard

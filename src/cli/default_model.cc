@@ -15,6 +15,7 @@
 
 #include "base/paths.h"
 #include "base/sha256.h"
+#include "base/system_limits.h"
 #include "cli/terminal.h"
 
 extern char** environ;
@@ -31,7 +32,7 @@ class TemporaryDirectory {
     fs::create_directories(parent, error);
     std::string name = (parent / ".pull-XXXXXX").string();
     if (error || mkdtemp(name.data()) == nullptr) {
-      return fail(ErrorCode::io, "cannot write to {}: {}", parent.string(), std::strerror(errno));
+      return fail(ErrorCode::io, "cannot write to {}: {}", parent.string(), error_text(errno));
     }
     return TemporaryDirectory(name);
   }
@@ -135,7 +136,7 @@ Status run_program(const std::vector<std::string>& command, const fs::path& temp
       posix_spawnp(&pid, arguments[0], &actions, &attributes, arguments.data(), environment.data());
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
-  if (error != 0) return fail(ErrorCode::not_found, "cannot run {}: {}", command[0], std::strerror(error));
+  if (error != 0) return fail(ErrorCode::not_found, "cannot run {}: {}", command[0], error_text(error));
 
   int status = 0;
   while (waitpid(pid, &status, WNOHANG) == 0) {

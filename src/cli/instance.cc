@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "base/log.h"
+#include "base/system_limits.h"
 #include "cli/commands.h"
 #include "cli/terminal.h"
 
@@ -35,7 +36,7 @@ Result<std::string> read_key(int descriptor) {
   ssize_t count = 0;
   while (length < key.size() && (count = read(descriptor, key.data() + length, key.size() - length)) != 0) {
     if (count < 0 && errno != EINTR)
-      return fail(ErrorCode::invalid, "descriptor {}: {}", descriptor, std::strerror(errno));
+      return fail(ErrorCode::invalid, "descriptor {}: {}", descriptor, error_text(errno));
     if (count > 0) length += static_cast<std::size_t>(count);
   }
   close(descriptor);

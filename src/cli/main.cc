@@ -4,10 +4,13 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
 #include <exception>
+#include <new>
+#include <system_error>
 
-#include "base/descriptor_limit.h"
+#include "base/system_limits.h"
 #include "cli/commands.h"
 
 namespace {
@@ -69,6 +72,13 @@ int main(int argc, char** argv) {
   if (!app.got_subcommand("serve")) release_stop_signals();
   try {
     return chosen();
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "switchyard: {}\n", switchyard::error_text(ENOMEM));
+    return 1;
+  } catch (const std::system_error& error) {
+    const bool limit = error.code() == std::errc::too_many_files_open;
+    fmt::print(stderr, "switchyard: {}\n", limit ? switchyard::error_text(EMFILE) : error.what());
+    return 1;
   } catch (const std::exception& error) {
     fmt::print(stderr, "switchyard: {}\n", error.what());
     return 1;

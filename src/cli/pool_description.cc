@@ -1,10 +1,9 @@
 #include "cli/pool_description.h"
 
 #include <CLI/CLI.hpp>
-#include <filesystem>
 #include <fstream>
-#include <sstream>
 
+#include "base/files.h"
 #include "simulate/planner.h"
 
 namespace switchyard::cli {
@@ -13,7 +12,7 @@ using namespace simulate;
 
 namespace {
 
-constexpr std::uintmax_t kMaxInputBytes = std::uintmax_t{1} << 31;
+constexpr std::uint64_t kMaxInputBytes = std::uint64_t{1} << 31;
 
 }  // namespace
 
@@ -50,18 +49,6 @@ void add_generator_options(CLI::App& command, WorkloadDescription& workload,
   command.add_option("--seed", workload.seed, "Of generated requests (default: 1)");
 }
 
-Result<std::string> read_text_file(const std::string& path) {
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path, error);
-  std::ifstream file(path, std::ios::binary);
-  if (error || !file) return fail(ErrorCode::not_found, "{}: cannot be read; is there such a file?", path);
-  if (size > kMaxInputBytes)
-    return fail(ErrorCode::invalid, "{}: larger than {} bytes", path, kMaxInputBytes);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return std::move(text).str();
-}
-
 Status write_text_file(const std::string& path, const std::string& text) {
   std::ofstream file(path, std::ios::binary);
   file << text;
@@ -80,7 +67,7 @@ Result<schedule::Targets> read_targets(const PoolDescription& pool) {
 
 Result<LoadedPool> load_pool(const PoolDescription& pool) {
   LoadedPool loaded;
-  const auto map = read_text_file(pool.models);
+  const auto map = read_file(pool.models, kMaxInputBytes);
   if (!map) return pass(map.error());
   auto entries = parse_model_map(*map);
   if (!entries) return fail_at(pool.models, entries.error());
@@ -91,7 +78,7 @@ Result<LoadedPool> load_pool(const PoolDescription& pool) {
   if (gpu.empty() && !accelerators->empty()) gpu = accelerators->front().name;
   if (!pool.profile.empty()) {
     if (gpu.empty()) return fail(ErrorCode::invalid, "--profile needs --gpu: which of its accelerators?");
-    const auto csv = read_text_file(pool.profile);
+    const auto csv = read_file(pool.profile, kMaxInputBytes);
     if (!csv) return pass(csv.error());
     auto profile = parse_profile(*csv, gpu);
     if (!profile) return fail_at(pool.profile, profile.error());
@@ -125,7 +112,7 @@ Result<Workload> make_workload(const WorkloadDescription& description,
   if (!description.workload.empty()) {
     if (description.generate > 0)
       return fail(ErrorCode::invalid, "--workload and --generate exclude each other");
-    const auto csv = read_text_file(description.workload);
+    const auto csv = read_file(description.workload, kMaxInputBytes);
     if (!csv) return pass(csv.error());
     auto workload = parse_workload(*csv);
     if (!workload) return fail_at(description.workload, workload.error());

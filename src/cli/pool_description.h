@@ -68,8 +68,6 @@ Result<simulate::Cluster> describe_cluster(const LoadedPool& pool,
                                            const std::vector<simulate::SimulatedModel>& models,
                                            std::uint32_t berths, const std::string& kv_memory);
 
-// Errors: not_found, invalid (larger than 2 GiB).
-Result<std::string> read_text_file(const std::string& path);
 // Errors: io.
 Status write_text_file(const std::string& path, const std::string& text);
 

@@ -1,4 +1,6 @@
 // `switchyard serve`: the supervisor, the gateway and their instances, until Ctrl-C.
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <memory>
@@ -55,12 +57,15 @@ void run(pool::Reloader* reloader, const Arguments& arguments, bool watch_file) 
   }
 }
 
-std::string names_of(const std::vector<pool::ModelSettings>& models) {
+// Of those that can be asked.
+std::string names_of(const std::vector<pool::ServedModel>& models) {
   constexpr std::size_t kMostNamed = 5;
-  if (models.size() > kMostNamed) return fmt::format("{} models", models.size());
-  std::string names;
-  for (const auto& model : models) names += (names.empty() ? "" : ", ") + model.id;
-  return names;
+  std::vector<std::string> names;
+  for (const auto& model : models) {
+    if (model.state != pool::ModelState::failed) names.push_back(model.id);
+  }
+  if (names.size() > kMostNamed) return fmt::format("{} models", names.size());
+  return fmt::to_string(fmt::join(names, ", "));
 }
 
 Status serve(const Arguments& arguments) {
@@ -93,8 +98,8 @@ Status serve(const Arguments& arguments) {
                               (*pool)->generator(), controls);
   if (!gateway) return pass(gateway.error());
   if (auto ready = wait_ready(**pool); !ready) return ready;
-  log::info("serving {} on http://{}:{} (OpenAI API under /v1); Ctrl-C stops", names_of(config->pool.models),
-            config->host, (*gateway)->port());
+  log::info("serving {} on http://{}:{} (OpenAI API under /v1); Ctrl-C stops",
+            names_of((*pool)->generator().models()), config->host, (*gateway)->port());
   run(controls.reloader, arguments, config->watch);
   log::info("stopping");
   (*gateway)->stop(monotonic_now() + kStopLimit);

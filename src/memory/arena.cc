@@ -7,6 +7,9 @@
 #include <cstring>
 #include <utility>
 
+#include "base/system_limits.h"
+#include "base/units.h"
+
 namespace switchyard {
 
 Result<Arena> Arena::create(std::size_t bytes) {
@@ -17,8 +20,8 @@ Result<Arena> Arena::create(std::size_t bytes) {
   void* base =
       mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
-    return fail(ErrorCode::exhausted, "cannot map {} MiB of memory: {}; give less with kv_memory",
-                bytes >> 20, std::strerror(errno));
+    return fail(ErrorCode::exhausted, "cannot map {} of memory: {}; give less with kv_memory",
+                format_bytes(bytes), error_text(errno));
   }
   // Not fatal where the kernel has no transparent huge pages.
   madvise(base, bytes, MADV_HUGEPAGE);

@@ -9,6 +9,9 @@
 #include <cstring>
 #include <utility>
 
+#include "base/system_limits.h"
+#include "base/units.h"
+
 namespace switchyard {
 namespace {
 
@@ -36,8 +39,8 @@ Result<std::span<std::byte>> map(int descriptor, std::size_t bytes, int protecti
   void* base = mmap(nullptr, bytes, protection, MAP_SHARED | MAP_NORESERVE, descriptor, 0);
   if (base == MAP_FAILED) {
     const int error = errno;
-    return fail(error == ENOMEM ? ErrorCode::exhausted : ErrorCode::io,
-                "cannot map {} MiB of shared memory: {}", bytes >> 20, std::strerror(error));
+    return fail(error == ENOMEM ? ErrorCode::exhausted : ErrorCode::io, "cannot map {} of shared memory: {}",
+                format_bytes(bytes), error_text(error));
   }
   // Not fatal where the kernel has no transparent huge pages for shared memory.
   madvise(base, bytes, MADV_HUGEPAGE);
@@ -78,15 +81,15 @@ SharedMemoryName SharedMemoryName::read_from(ByteReader& reader) {
 Result<SharedMemory> SharedMemory::create(const std::string& label, std::size_t bytes) {
   if (bytes == 0) return fail(ErrorCode::invalid, "shared memory '{}' of 0 bytes was asked for", label);
   if (bytes > kMostBytes) {
-    return fail(ErrorCode::exhausted, "shared memory '{}' of {} MiB is more than a process can map", label,
-                bytes >> 20);
+    return fail(ErrorCode::exhausted, "shared memory '{}' of {} is more than a process can map", label,
+                format_bytes(bytes));
   }
   const auto error = [&](const char* what) {
     const int number = errno;
     const bool resource =
         number == ENOMEM || number == EMFILE || number == ENFILE || number == EFBIG || number == ENOSPC;
-    return fail(resource ? ErrorCode::exhausted : ErrorCode::io, "cannot {} shared memory '{}' of {} MiB: {}",
-                what, label, bytes >> 20, std::strerror(number));
+    return fail(resource ? ErrorCode::exhausted : ErrorCode::io, "cannot {} shared memory '{}' of {}: {}",
+                what, label, format_bytes(bytes), error_text(number));
   };
   constexpr std::size_t kMostLabel = 200;  // the kernel takes 249
   Descriptor file(memfd_create(label.substr(0, kMostLabel).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -110,8 +113,8 @@ Result<SharedMemory> SharedMemory::create(const std::string& label, std::size_t 
 Result<SharedMemory> SharedMemory::open(const SharedMemoryName& name, Access access) {
   const std::string path = fmt::format("/proc/{}/fd/{}", name.process, name.descriptor);
   const auto gone = [&] {
-    return fail(ErrorCode::not_found, "the shared memory at {} ({} MiB) is gone: its maker let it go", path,
-                name.bytes >> 20);
+    return fail(ErrorCode::not_found, "the shared memory at {} ({}) is gone: its maker let it go", path,
+                format_bytes(name.bytes));
   };
   if (name.process <= 0 || name.descriptor < 0 || name.bytes == 0) return gone();
   // Looked at before it is opened: the descriptor may be reused for what does not like to be opened.
@@ -119,7 +122,7 @@ Result<SharedMemory> SharedMemory::open(const SharedMemoryName& name, Access acc
   if (stat(path.c_str(), &status) != 0) {
     const int error = errno;
     if (code_of(error) == ErrorCode::not_found) return gone();
-    return fail(code_of(error), "cannot open the shared memory at {}: {}", path, std::strerror(error));
+    return fail(code_of(error), "cannot open the shared memory at {}: {}", path, error_text(error));
   }
   if (!is_named(status, name)) return gone();
   const bool writing = access == Access::write;
@@ -128,7 +131,7 @@ Result<SharedMemory> SharedMemory::open(const SharedMemoryName& name, Access acc
   if (file.get() < 0) {
     const int error = errno;
     if (code_of(error) == ErrorCode::not_found) return gone();
-    return fail(code_of(error), "cannot open the shared memory at {}: {}", path, std::strerror(error));
+    return fail(code_of(error), "cannot open the shared memory at {}: {}", path, error_text(error));
   }
   const int seals = fcntl(file.get(), F_GET_SEALS);
   if (fstat(file.get(), &status) != 0 || !is_named(status, name) || seals < 0 ||

@@ -7,13 +7,13 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <fstream>
 #include <optional>
-#include <random>
 
 #include "base/bytes.h"
+#include "base/files.h"
 #include "base/paths.h"
 #include "base/sha256.h"
+#include "base/system_limits.h"
 #include "model/checkpoint.h"
 
 namespace switchyard::model {
@@ -39,7 +39,7 @@ Result<FileIdentity> identify(const fs::path& path) {
   struct stat status {};
   if (stat(path.c_str(), &status) != 0) {
     const ErrorCode code = errno == ENOENT || errno == ENOTDIR ? ErrorCode::not_found : ErrorCode::io;
-    return fail(code, "cannot read {}: {}", path.string(), std::strerror(errno));
+    return fail(code, "cannot read {}: {}", path.string(), error_text(errno));
   }
   if (!S_ISREG(status.st_mode)) return fail(ErrorCode::invalid, "{} is not a regular file", path.string());
   std::error_code error;
@@ -79,16 +79,14 @@ fs::path cache_file(const fs::path& cache, const FileIdentity& identity) {
 }
 
 std::optional<Sha256Digest> remembered(const fs::path& cache, const FileIdentity& identity) {
-  std::ifstream file(cache_file(cache, identity), std::ios::binary);
   // As long as what would be written now, and equal to it but for the hash, which its own hash vouches for.
   std::vector<std::byte> expected = serialize(identity, {});
-  std::vector<char> bytes(expected.size() + 1);
-  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  if (static_cast<std::size_t>(file.gcount()) != expected.size()) return std::nullopt;
+  const auto bytes = read_file(cache_file(cache, identity), expected.size());
+  if (!bytes || bytes->size() != expected.size()) return std::nullopt;
   Sha256Digest digest;
-  std::memcpy(digest.data(), bytes.data() + expected.size() - 2 * digest.size(), digest.size());
+  std::memcpy(digest.data(), bytes->data() + expected.size() - 2 * digest.size(), digest.size());
   expected = serialize(identity, digest);
-  if (std::memcmp(expected.data(), bytes.data(), expected.size()) != 0) return std::nullopt;
+  if (std::memcmp(expected.data(), bytes->data(), expected.size()) != 0) return std::nullopt;
   return digest;
 }
 
@@ -96,17 +94,10 @@ void remember(const fs::path& cache, const FileIdentity& identity, const Sha256D
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto now_nanos = std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
   if (now_nanos - identity.modified_nanos < kSettledNanos) return;
-  std::error_code error;
-  fs::create_directories(cache, error);
-  std::random_device random;
-  const fs::path target = cache_file(cache, identity);
-  const fs::path temporary = fmt::format("{}.{:08x}{:08x}", target.string(), random(), random());
   const std::vector<std::byte> bytes = serialize(identity, digest);
-  std::ofstream file(temporary, std::ios::binary);
-  file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  if (file) fs::rename(temporary, target, error);
-  if (!file || error) fs::remove(temporary, error);
+  // It is read again next time where this fails.
+  static_cast<void>(
+      replace_file(cache_file(cache, identity), {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
 }
 
 }  // namespace

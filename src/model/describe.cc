@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include "base/units.h"
 #include "model/image_file.h"
 #include "model/image_plan.h"
 #include "model/kv_layout.h"
@@ -42,30 +43,10 @@ std::string format_count(std::uint64_t count) {
 Result<std::uint64_t> image_bytes(const Checkpoint& checkpoint) {
   const auto plan = plan_image(checkpoint.config(), checkpoint.tensors());
   if (!plan) return pass(plan.error());
-  std::uint64_t bytes = 0;
-  for (const PlannedEntry& entry : *plan) {
-    std::uint64_t size = entry.is_matrix ? entry.matrix.packed_bytes() : 0;
-    if (!entry.is_matrix) {
-      for (const Tensor* tensor : entry.tensors) size += tensor->rows() * tensor->columns() * sizeof(float);
-    }
-    bytes += (size + kImageAlignment - 1) / kImageAlignment * kImageAlignment;
-  }
-  return bytes;
+  return planned_bytes(*plan);
 }
 
 }  // namespace
-
-std::string format_bytes(std::uint64_t bytes) {
-  static constexpr std::string_view kUnits[] = {"KiB", "MiB", "GiB", "TiB"};
-  if (bytes < 1024) return fmt::format("{} B", bytes);
-  double value = static_cast<double>(bytes) / 1024;
-  std::size_t unit = 0;
-  while (value >= 1024 && unit + 1 < std::size(kUnits)) {
-    value /= 1024;
-    ++unit;
-  }
-  return fmt::format("{:.2f} {}", value, kUnits[unit]);
-}
 
 Result<CheckpointDescription> describe(const Checkpoint& checkpoint) {
   CheckpointDescription description;

@@ -42,7 +42,4 @@ struct CheckpointDescription {
 // Errors: those of plan_image().
 Result<CheckpointDescription> describe(const Checkpoint& checkpoint);
 
-// "1.23 GiB", "640 B".
-std::string format_bytes(std::uint64_t bytes);
-
 }  // namespace switchyard::model

@@ -2,12 +2,11 @@
 // checkpoint's bytes and the layout's version. An image that is not there, or damaged, is made anew.
 #include "model/image.h"
 
-#include <fstream>
-#include <random>
 #include <utility>
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "base/paths.h"
 #include "base/sha256.h"
@@ -29,6 +28,7 @@ constexpr std::uint32_t kVectorEntry = 0;
 constexpr std::uint32_t kMatrixEntry = 16;
 
 constexpr std::string_view kImageExtension = ".image";
+constexpr std::uint64_t kMaxNoteBytes = 64;  // a hash
 
 // What kernels read lies at multiples of this.
 constexpr std::size_t kVectorAlignment = 64;
@@ -194,26 +194,15 @@ fs::path note_of(const fs::path& image) {
 Status note_as_written(const fs::path& image) {
   const auto hash = hash_files(std::span(&image, 1), HashOptions::with_default_cache());
   if (!hash) return pass(hash.error());
-  // Others, in this process or another, may note the same at the same time.
-  std::random_device random;
-  const fs::path temporary = fmt::format("{}.{:08x}{:08x}", note_of(image).string(), random(), random());
-  std::error_code error;
-  fs::create_directories(temporary.parent_path(), error);
-  std::ofstream(temporary) << *hash;
-  fs::rename(temporary, note_of(image), error);
-  if (!error) return {};
-  const std::string why = error.message();
-  fs::remove(temporary, error);
-  return fail(ErrorCode::io, "cannot write {}: {}", note_of(image).string(), why);
+  return replace_file(note_of(image), *hash);
 }
 
 // Whether the image has the bytes that were noted.
 bool is_as_written(const fs::path& image, const HashOptions& options) {
-  std::ifstream note(note_of(image));
-  std::string expected;
-  if (!(note >> expected)) return false;
+  const auto expected = read_file(note_of(image), kMaxNoteBytes);
+  if (!expected) return false;
   const auto hash = hash_files(std::span(&image, 1), options);
-  return hash && *hash == expected;
+  return hash && *hash == *expected;
 }
 
 fs::path image_path(const std::string& hash) {

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <utility>
 
+#include "model/image_file.h"
+
 namespace switchyard::model {
 namespace {
 
@@ -82,6 +84,18 @@ Result<std::vector<PlannedEntry>> plan_image(const ModelConfig& config, std::spa
                 config.layers);
   }
   return std::move(plan.entries);
+}
+
+std::uint64_t planned_bytes(std::span<const PlannedEntry> plan) {
+  std::uint64_t bytes = 0;
+  for (const PlannedEntry& entry : plan) {
+    std::uint64_t size = entry.is_matrix ? entry.matrix.packed_bytes() : 0;
+    if (!entry.is_matrix) {
+      for (const Tensor* tensor : entry.tensors) size += tensor->rows() * tensor->columns() * sizeof(float);
+    }
+    bytes += (size + kImageAlignment - 1) / kImageAlignment * kImageAlignment;
+  }
+  return bytes;
 }
 
 std::vector<float> pack_vector(const PlannedEntry& entry) {

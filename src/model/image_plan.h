@@ -35,6 +35,9 @@ struct PlannedEntry {
 // `tensors`: complete, as Checkpoint::open makes sure. The plan points at them. Errors: corrupt, unsupported.
 Result<std::vector<PlannedEntry>> plan_image(const ModelConfig& config, std::span<const Tensor> tensors);
 
+// Of the image's weights, as they lie in memory.
+std::uint64_t planned_bytes(std::span<const PlannedEntry> plan);
+
 // The tensors' values one after the other.
 std::vector<float> pack_vector(const PlannedEntry& entry);
 

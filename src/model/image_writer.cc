@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/sha256.h"
+#include "base/system_limits.h"
 #include "model/image_file.h"
 #include "model/image_format.h"
 
@@ -134,7 +135,7 @@ class FileWriter final : public ImageWriter {
     const int error = errno;
     const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
     return fail(ErrorCode::io, "cannot {} the model image {} ({} bytes so far): {}{}", what, target_.string(),
-                size(), std::strerror(error),
+                size(), error_text(error),
                 full ? "; make room or put the cache elsewhere (XDG_CACHE_HOME)" : "");
   }
 
@@ -205,7 +206,7 @@ Result<std::unique_ptr<ImageWriter>> ImageWriter::create(const fs::path& target,
     const int file = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (file < 0) {
       if (errno == EEXIST) continue;
-      return fail(ErrorCode::io, "cannot write {}: {}", temporary.string(), std::strerror(errno));
+      return fail(ErrorCode::io, "cannot write {}: {}", temporary.string(), error_text(errno));
     }
     // Another writer may take the new file for a forgotten one until it is locked; then it is removed, and
     // this one starts again.

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/system_limits.h"
+
 namespace switchyard::model {
 namespace {
 
@@ -22,13 +24,13 @@ ErrorCode code_of(int error) {
 
 Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0) return fail(code_of(errno), "cannot open {}: {}", path.string(), std::strerror(errno));
+  if (file < 0) return fail(code_of(errno), "cannot open {}: {}", path.string(), error_text(errno));
   struct stat status {};
   MappedFile mapped;
   if (fstat(file, &status) != 0) {
     const int error = errno;
     ::close(file);
-    return fail(ErrorCode::io, "cannot read the size of {}: {}", path.string(), std::strerror(error));
+    return fail(ErrorCode::io, "cannot read the size of {}: {}", path.string(), error_text(error));
   }
   if (!S_ISREG(status.st_mode)) {
     ::close(file);
@@ -39,8 +41,7 @@ Result<MappedFile> MappedFile::open(const std::filesystem::path& path) {
   if (address == MAP_FAILED) {
     const int error = errno;
     ::close(file);
-    return fail(ErrorCode::io, "cannot map the {} bytes of {}: {}", size, path.string(),
-                std::strerror(error));
+    return fail(ErrorCode::io, "cannot map the {} bytes of {}: {}", size, path.string(), error_text(error));
   }
   mapped.descriptor_ = file;
   if (size != 0) mapped.bytes_ = {static_cast<const std::byte*>(address), size};
@@ -69,7 +70,7 @@ Status MappedFile::read(std::uint64_t offset, std::span<std::byte> out) const {
     const ssize_t count =
         pread(descriptor_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return fail(ErrorCode::io, "cannot read at {}: {}", offset + done, std::strerror(errno));
+    if (count < 0) return fail(ErrorCode::io, "cannot read at {}: {}", offset + done, error_text(errno));
     if (count == 0) {
       return fail(ErrorCode::corrupt, "the file ends at {}; it had {} bytes when it was opened",
                   offset + done, bytes_.size());

@@ -1,9 +1,9 @@
 #include "model/tokenizer_json.h"
 
 #include <algorithm>
-#include <fstream>
 #include <unordered_map>
 
+#include "base/files.h"
 #include "model/bounded_json.h"
 #include "model/tokenizer.h"
 #include "model/tokenizer_alphabet.h"
@@ -210,20 +210,6 @@ Status read_config(std::string_view text, TokenizerSpec& spec) {
     *target = value->value_or(*target);
   }
   return read_template(*config, spec);
-}
-
-Result<std::string> read_file(const std::filesystem::path& path, std::uintmax_t most) {
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path, error);
-  if (error) return fail(ErrorCode::not_found, "{}: {}", path.string(), error.message());
-  if (size > most)
-    return fail(ErrorCode::unsupported, "{}: {} bytes; at most {} are read", path.string(), size, most);
-  std::ifstream file(path, std::ios::binary);
-  std::string text(size, '\0');
-  if (!file.read(text.data(), static_cast<std::streamsize>(size))) {
-    return fail(ErrorCode::io, "{}: cannot be read", path.string());
-  }
-  return text;
 }
 
 }  // namespace

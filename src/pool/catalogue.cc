@@ -91,6 +91,12 @@ Status validate(const ModelSettings& settings) {
         "the name of a model must be UTF-8 without control characters, and neither begin nor end with "
         "a space or '/'");
   }
+  // Clients and proxies would fold such parts of an address.
+  for (const auto& part : std::filesystem::path(id)) {
+    if (part == "." || part == "..")
+      return fail(ErrorCode::invalid, "the name of a model must not have '{}' between slashes",
+                  part.string());
+  }
   const std::string& path = settings.path.native();
   if (path.empty())
     return fail(ErrorCode::invalid, "model '{}': it needs a path: that of its checkpoint", id);

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "model/config.h"
 #include "schedule/types.h"
 #include "switchyard/result.h"
 
@@ -66,8 +67,10 @@ class Catalogue {
   // Errors: not_found, exhausted (as many are pinned as there are berths, less one).
   virtual Status pin_model(const std::string& id, bool pinned) = 0;
   // Makes the catalogue this one: adds, removes, and changes what differs. A model whose path changed is
-  // removed and added. Errors: invalid (nothing was changed).
+  // replaced; its requests end as they would. Errors: invalid (nothing was changed).
   virtual Result<CatalogueChange> replace(const std::vector<ModelSettings>& models) = 0;
+  // Whether a model of this shape can be served. Errors: out_of_range (what it does not fit).
+  virtual Status fits(const model::ModelConfig& config, std::uint64_t weight_bytes) const = 0;
   virtual std::vector<ModelSettings> settings() const = 0;
 };
 

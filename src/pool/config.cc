@@ -1,10 +1,9 @@
 #include "pool/config.h"
 
 #include <algorithm>
-#include <fstream>
 #include <set>
-#include <sstream>
 
+#include "base/files.h"
 #include "pool/yaml_mapping.h"
 
 namespace switchyard::pool {
@@ -70,6 +69,9 @@ YamlReader duration_into(Nanos& target, Nanos least, Nanos most) {
   }};
 }
 
+// As a token of an HTTP header.
+bool is_in_headers(char c) { return c > ' ' && c < 0x7f; }
+
 // A list that is there but empty would open the server, which nobody means who writes it.
 YamlReader keys_into(std::vector<std::string>& target, const char* name) {
   return {
@@ -80,6 +82,12 @@ YamlReader keys_into(std::vector<std::string>& target, const char* name) {
             return fail_in_line(
                 key, name,
                 {ErrorCode::invalid, fmt::format("a key must be a string of 1 to {} bytes", kMaxKeyBytes)});
+          }
+          if (!std::all_of(key.Scalar().begin(), key.Scalar().end(), is_in_headers)) {
+            return fail_in_line(key, name,
+                                {ErrorCode::invalid,
+                                 "a key must be of visible ASCII characters, without blanks: clients send it "
+                                 "in a header"});
           }
           if (!seen.insert(key.Scalar()).second)
             return fail_in_line(key, name, {ErrorCode::invalid, "this key is there twice"});
@@ -295,21 +303,9 @@ Result<ServeConfig> parse_config(const std::string& yaml, const std::filesystem:
 }
 
 Result<ServeConfig> load_config(const std::filesystem::path& file) {
-  // The reading of a pipe may not end, and a reload would never.
-  std::error_code unknown;
-  if (const auto kind = std::filesystem::status(file, unknown).type();
-      kind != std::filesystem::file_type::not_found && kind != std::filesystem::file_type::regular) {
-    return fail(ErrorCode::invalid, "the configuration {} is not a regular file", file.string());
-  }
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream) return fail(ErrorCode::not_found, "cannot read the configuration {}", file.string());
-  // One byte more than is allowed tells that there is more; the file's own idea of its size is not asked.
-  std::string text(kMaxFileBytes + 1, '\0');
-  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (stream.bad() || (stream.gcount() == 0 && !stream.eof()))
-    return fail(ErrorCode::not_found, "cannot read the configuration {}", file.string());
-  text.resize(static_cast<std::size_t>(stream.gcount()));
-  auto config = parse_config(text, file.parent_path());
+  auto text = read_file(file, kMaxFileBytes);
+  if (!text) return fail_at("the configuration", text.error());
+  auto config = parse_config(*text, file.parent_path());
   if (!config) return fail_at(file.string(), config.error());
   return config;
 }

@@ -90,6 +90,7 @@ class Dispatcher final : public Generator, public Catalogue {
   Status load_model(const std::string& id) override;
   Status pin_model(const std::string& id, bool pinned) override;
   Result<CatalogueChange> replace(const std::vector<ModelSettings>& models) override;
+  Status fits(const model::ModelConfig& config, std::uint64_t weight_bytes) const override;
   std::vector<ModelSettings> settings() const override;
 
  private:
@@ -295,6 +296,8 @@ class Dispatcher final : public Generator, public Catalogue {
   // The pause of a failed one is over: either it works now, or the next one is longer.
   void try_again(Model& model);
   void opened(ModelId id, Result<std::shared_ptr<const model::ModelImage>> image);
+  // Tokens, as far as memory and the model allow. Errors: out_of_range (why it cannot be served at all).
+  Result<std::uint32_t> longest_context(const model::ModelConfig& config, std::uint64_t weight_bytes) const;
   Status begin_serving(Model& model, std::shared_ptr<const model::ModelImage> image);
   void model_failed(Model& model, const Error& why);
   void image_damaged(Model& model, const Error& why);

@@ -3,6 +3,7 @@
 #include <ctime>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "memory/block_pool.h"
 #include "model/kv_layout.h"
 #include "model/runtime.h"
@@ -210,35 +211,48 @@ std::uint64_t Dispatcher::spare_slabs(std::uint64_t slabs) const {
   return std::min<std::uint64_t>(std::max<std::size_t>(shapes.size(), 1), slabs / 4);
 }
 
+Result<std::uint32_t> Dispatcher::longest_context(const model::ModelConfig& config,
+                                                  std::uint64_t weight_bytes) const {
+  if (weight_bytes > options_.berth_bytes) {
+    return fail(ErrorCode::out_of_range,
+                "its weights of {} do not fit a berth of {}: set berth_memory to {} or more and start again",
+                format_bytes(weight_bytes), format_bytes(options_.berth_bytes), setting_for(weight_bytes));
+  }
+  const std::uint64_t block_bytes = model::kv_layout(config).block_bytes();
+  if (block_bytes > options_.slab_bytes) {
+    return fail(ErrorCode::out_of_range,
+                "its KV blocks of {} do not fit slabs of {}; start the server with this model",
+                format_bytes(block_bytes), format_bytes(options_.slab_bytes));
+  }
+  const std::uint64_t slabs = options_.kv_bytes / options_.slab_bytes;
+  // As the policy reckons: one block more than the tokens need, and one to grow into.
+  const std::uint64_t blocks =
+      (slabs - spare_slabs(slabs)) * options_.slab_bytes / block_charge(options_.slab_bytes, block_bytes);
+  if (blocks <= 3) {
+    return fail(ErrorCode::out_of_range, "KV memory of {} holds no request of it; give more kv_memory",
+                format_bytes(options_.kv_bytes));
+  }
+  return static_cast<std::uint32_t>(
+      std::min<std::uint64_t>((blocks - 3) * model::kBlockTokens, config.context));
+}
+
+Status Dispatcher::fits(const model::ModelConfig& config, std::uint64_t weight_bytes) const {
+  const std::lock_guard lock(mutex_);
+  const auto context = longest_context(config, weight_bytes);
+  return context ? check_budget(weight_bytes, cache_.usage().budget_bytes) : Status(pass(context.error()));
+}
+
 // What does not fit is said at once.
 Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::ModelImage> image) {
   const model::ModelConfig& config = image->config();
   const model::KvLayout layout = model::kv_layout(config);
   const std::uint64_t bytes = image->bytes().size();
   if (auto fits = check_budget(*image, cache_.usage().budget_bytes); !fits) return fits;
-  if (bytes > options_.berth_bytes) {
-    return fail(ErrorCode::out_of_range,
-                "its weights of {} MiB do not fit a berth of {} MiB; set berth_memory and start again",
-                (bytes >> 20) + 1, options_.berth_bytes >> 20);
-  }
-  if (layout.block_bytes() > options_.slab_bytes) {
-    return fail(ErrorCode::out_of_range,
-                "its KV blocks of {} KiB do not fit slabs of {} KiB; start the server with this model",
-                layout.block_bytes() >> 10, options_.slab_bytes >> 10);
-  }
-  const std::uint64_t charge = block_charge(options_.slab_bytes, layout.block_bytes());
-  const std::uint64_t slabs = options_.kv_bytes / options_.slab_bytes;
-  // As the policy reckons: one block more than the tokens need, and one to grow into.
-  const std::uint64_t blocks = (slabs - spare_slabs(slabs)) * options_.slab_bytes / charge;
-  std::uint64_t context = blocks > 3 ? (blocks - 3) * model::kBlockTokens : 0;
-  context = std::min<std::uint64_t>(context, config.context);
-  if (model.settings.context != 0) context = std::min<std::uint64_t>(context, model.settings.context);
-  if (context == 0) {
-    return fail(ErrorCode::out_of_range, "KV memory of {} MiB holds no request of it; give more kv_memory",
-                options_.kv_bytes >> 20);
-  }
+  auto context = longest_context(config, bytes);
+  if (!context) return pass(context.error());
+  if (model.settings.context != 0) context = std::min(*context, model.settings.context);
   model.image = std::move(image);
-  model.context = static_cast<std::uint32_t>(context);
+  model.context = *context;
   model.shape = {
       .layers = layout.layers, .block_tokens = model::kBlockTokens, .layer_bytes = layout.layer_bytes()};
   model.block_bytes = layout.block_bytes();
@@ -365,6 +379,7 @@ Result<CatalogueChange> Dispatcher::replace(const std::vector<ModelSettings>& wa
   }
   if (auto room = check_pins(pinned); !room) return pass(room.error());
   CatalogueChange change;
+  std::set<std::string> moved;  // to another checkpoint
   const std::size_t before = models_.size();
   for (std::size_t i = 0; i < before; ++i) {
     Model& model = *models_[i];
@@ -376,7 +391,11 @@ Result<CatalogueChange> Dispatcher::replace(const std::vector<ModelSettings>& wa
       if (auto set = set_settings(model, *same); !set) return fail_at(id, set.error());
       change.changed.push_back(id);
     } else {
-      if (same == wanted.end()) change.removed.push_back(model.settings.id);
+      if (same == wanted.end()) {
+        change.removed.push_back(model.settings.id);
+      } else {
+        moved.insert(model.settings.id);
+      }
       (void)remove_locked(model);
     }
   }
@@ -386,7 +405,7 @@ Result<CatalogueChange> Dispatcher::replace(const std::vector<ModelSettings>& wa
     });
     if (present) continue;
     prepare(enter(settings));
-    change.added.push_back(settings.id);
+    (moved.contains(settings.id) ? change.changed : change.added).push_back(settings.id);
   }
   settle();
   return change;

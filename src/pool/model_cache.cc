@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "model/describe.h"
 #include "pool/checkpoint_breaker.h"
 
@@ -464,13 +465,18 @@ class Cache final : public ModelCache {
 
 }  // namespace
 
+Status check_budget(std::uint64_t image_bytes, std::uint64_t budget_bytes) {
+  if (image_bytes <= budget_bytes) return {};
+  return fail(
+      ErrorCode::out_of_range,
+      "its image of {} does not fit the model cache of {}: set model_cache to {} or more and start again",
+      format_bytes(image_bytes), format_bytes(budget_bytes), setting_for(image_bytes));
+}
+
 Status check_budget(const model::ModelImage& image, std::uint64_t budget_bytes) {
   const std::uint64_t bytes = memory_of(image);
   if (bytes == 0) return fail(ErrorCode::invalid, "the image {} has no file to read", image.hash());
-  if (bytes <= budget_bytes) return {};
-  return fail(ErrorCode::out_of_range,
-              "its image of {} does not fit the model cache of {}: raise model_cache and start again",
-              model::format_bytes(bytes), model::format_bytes(budget_bytes));
+  return check_budget(bytes, budget_bytes);
 }
 
 std::unique_ptr<ModelCache> ModelCache::create(const Options& options) {

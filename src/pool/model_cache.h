@@ -37,6 +37,7 @@ class CachedImage {
 // Whether the image, in whole pages, is within a budget at all. Errors: invalid (it has no file),
 // out_of_range.
 Status check_budget(const model::ModelImage& image, std::uint64_t budget_bytes);
+Status check_budget(std::uint64_t image_bytes, std::uint64_t budget_bytes);
 
 class ModelCache {
  public:

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/units.h"
 #include "memory/block_pool.h"
 #include "model/image.h"
 #include "model/kv_layout.h"
@@ -67,17 +68,17 @@ Result<Sizes> sizes_for(const PoolConfig& config, const std::vector<Opened>& mod
   }
   sizes.slab_bytes = choose_slab_bytes(blocks, config.kv_bytes);
   if (config.kv_bytes < sizes.slab_bytes) {
-    return fail(ErrorCode::invalid, "kv_memory of {} MiB holds not even {} MiB; give more",
-                config.kv_bytes >> 20, (sizes.slab_bytes >> 20) + 1);
+    return fail(ErrorCode::invalid, "kv_memory is {}: set it to {} or more", format_bytes(config.kv_bytes),
+                setting_for(sizes.slab_bytes));
   }
   const std::uint64_t instances = config.prefill + config.decode + config.unified;
   const std::uint64_t each = config.kv_bytes + config.berths * sizes.berth_bytes;
   if (each > machine_memory() / instances) {
     return fail(ErrorCode::invalid,
-                "{} MiB of KV memory and {} berths of {} MiB, for each of {} instances, are more than this "
-                "machine's {} MiB",
-                config.kv_bytes >> 20, config.berths, sizes.berth_bytes >> 20, instances,
-                machine_memory() >> 20);
+                "{} of KV memory and {} berths of {}, for each of {} instances, are more than this machine's "
+                "{}: give less with kv_memory, berths or berth_memory, or start fewer instances",
+                format_bytes(config.kv_bytes), config.berths, format_bytes(sizes.berth_bytes), instances,
+                format_bytes(machine_memory()));
   }
   return sizes;
 }

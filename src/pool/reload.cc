@@ -13,16 +13,18 @@
 namespace switchyard::pool {
 namespace {
 
-// Whether an image can be made of it, as far as can be told without reading its weights.
-Status can_be_opened(const std::filesystem::path& path) {
+// Whether it can be served, as far as can be told without reading its weights.
+Status can_be_served(const std::filesystem::path& path, const Catalogue& catalogue) {
   if (path.extension() == ".image") {
     const auto image = model::ModelImage::open(path);
-    return image ? Status{} : Status(pass(image.error()));
+    if (!image) return pass(image.error());
+    return catalogue.fits((*image)->config(), (*image)->bytes().size());
   }
   const auto checkpoint = model::Checkpoint::open(path);
   if (!checkpoint) return pass(checkpoint.error());
   const auto plan = model::plan_image((*checkpoint)->config(), (*checkpoint)->tensors());
-  return plan ? Status{} : Status(fail_at(path.string(), plan.error()));
+  if (!plan) return fail_at(path.string(), plan.error());
+  return catalogue.fits((*checkpoint)->config(), model::planned_bytes(*plan));
 }
 
 }  // namespace
@@ -81,15 +83,15 @@ std::vector<std::string> Reloader::keep_working(std::vector<ModelSettings>& want
     const auto before = std::ranges::find(present, model.id, &ModelSettings::id);
     const bool known = before != present.end();
     if (known && before->path == model.path) continue;
-    const Status usable = can_be_opened(model.path);
+    const Status usable = can_be_served(model.path, catalogue_);
     if (usable) continue;
     if (known) {
       warnings.push_back(
-          fmt::format("Model '{}' stays the one from {}: its new checkpoint cannot be opened: {}.", model.id,
+          fmt::format("Model '{}' stays the one from {}: its new checkpoint cannot be served: {}.", model.id,
                       before->path.string(), usable.error().message));
       model.path = before->path;
     } else {
-      warnings.push_back(fmt::format("Model '{}' is listed as failed: its checkpoint cannot be opened: {}.",
+      warnings.push_back(fmt::format("Model '{}' is listed as failed: its checkpoint cannot be served: {}.",
                                      model.id, usable.error().message));
     }
   }

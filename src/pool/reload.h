@@ -3,7 +3,7 @@
 // Owned by the program. reload() from any thread, one at a time; it takes as long as reading the file, and
 // the headers of checkpoints that are new. A configuration that is not sound changes nothing, nor does one
 // that names no model where there were some: it is taken for a file that is being written, or was emptied by
-// mistake. A model whose new checkpoint cannot be opened stays what it is.
+// mistake. A model whose new checkpoint cannot be served stays what it is.
 #pragma once
 
 #include <functional>
@@ -28,7 +28,7 @@ class Reloader {
   struct Outcome {
     CatalogueChange models;
     std::vector<std::string> needs_restart;  // keys that differ from those the program runs with
-    std::vector<std::string> warnings;       // sentences: models whose new checkpoints cannot be opened
+    std::vector<std::string> warnings;       // sentences: models whose new checkpoints cannot be served
   };
 
   // `running`: as it was read when the program started, not completed. The catalogue outlives this.

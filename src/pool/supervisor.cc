@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/system_limits.h"
 
 namespace switchyard::pool {
 namespace {
@@ -114,7 +115,7 @@ void Supervisor::start(Child& child) {
   child.replace = false;
   child.started = monotonic_now();
   if (pid < 0) {
-    log::error("cannot start {}: {}", child.process.name, std::strerror(errno));
+    log::error("cannot start {}: {}", child.process.name, error_text(errno));
     child.start_at = child.started + kLongestPause;
     return;
   }

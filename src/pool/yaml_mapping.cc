@@ -1,7 +1,12 @@
 #include "pool/yaml_mapping.h"
 
+#include <yaml-cpp/eventhandler.h>
+
+#include <algorithm>
 #include <charconv>
 #include <set>
+#include <sstream>
+#include <utility>
 
 #include "base/units.h"
 
@@ -18,6 +23,29 @@ std::string at(const std::string& mapping, const std::string& key) {
   return mapping.empty() ? key : mapping + "." + key;
 }
 
+// Throws at what follows the first document. YAML::LoadAll would go on for ever where a document begins with
+// what no document may begin with (", a"): it takes nothing from the text then (yaml-cpp 0.7 and 0.8).
+class OneDocument : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (std::exchange(begun_, true))
+      throw YAML::ParserException(mark, "a second document or stray text begins; there may be one document");
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
+  }
+  void OnMapEnd() override {}
+
+ private:
+  bool begun_ = false;
+};
+
 }  // namespace
 
 tl::unexpected<Error> fail_in_line(const YAML::Node& node, const std::string& name, const Error& error) {
@@ -26,14 +54,17 @@ tl::unexpected<Error> fail_in_line(const YAML::Node& node, const std::string& na
 }
 
 Result<YAML::Node> parse_yaml(const std::string& text) {
+  if (const auto nul = text.find('\0'); nul != std::string::npos) {
+    return fail(ErrorCode::invalid, "line {}: holds a NUL byte; UTF-8 text is expected",
+                std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(nul), '\n') + 1);
+  }
   try {
-    auto documents = YAML::LoadAll(text);
-    if (documents.empty()) return YAML::Node();
-    if (documents.size() > 1) {
-      return fail(ErrorCode::invalid, "line {}: a second document begins; there may be only one",
-                  documents[1].Mark().line + 1);
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    OneDocument one;
+    while (parser.HandleNextDocument(one)) {
     }
-    return documents[0];
+    return YAML::Load(text);
   } catch (const YAML::Exception& error) {
     return fail(ErrorCode::invalid, "line {}: {}", error.mark.line + 1, error.msg);
   }
@@ -133,6 +164,7 @@ YamlReader bytes_into(std::uint64_t& target) {
     if (!text) return pass(text.error());
     const auto bytes = parse_bytes(*text);
     if (!bytes) return pass(bytes.error());
+    if (*bytes == 0) return fail(ErrorCode::invalid, "must be more than 0; leave it out for the default");
     target = *bytes;
     return {};
   }};

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/system_limits.h"
 
 namespace switchyard::transfer {
 namespace {
@@ -30,7 +31,7 @@ bool out_of_descriptors(int error) {
 
 // What to do about an error that a system call gave.
 std::string explain(int error) {
-  std::string text = std::strerror(error);
+  std::string text = error_text(error);
   if (error == EMFILE) text += " in this process: raise RLIMIT_NOFILE (ulimit -n)";
   return text;
 }
@@ -167,7 +168,7 @@ Result<LinkId> ControlChannel::dial(const PeerAddress& peer, const Introduction&
   if (connect(socket, address->get(), address->length) != 0 && errno != EINPROGRESS) {
     const int error = errno;
     drop(*link);
-    return fail(ErrorCode::peer_lost, "nobody answers at its control address: {}", std::strerror(error));
+    return fail(ErrorCode::peer_lost, "nobody answers at its control address: {}", error_text(error));
   }
   update_interest(*link);
   return link->id;
@@ -284,9 +285,9 @@ void ControlChannel::finish_connect(Link& link, Handler& handler) {
   socklen_t length = sizeof error;
   getsockopt(link.socket, SOL_SOCKET, SO_ERROR, &error, &length);
   if (error != 0) {
-    return fail_link(link, handler,
-                     {ErrorCode::peer_lost,
-                      fmt::format("nobody answers at its control address: {}", std::strerror(error))});
+    return fail_link(
+        link, handler,
+        {ErrorCode::peer_lost, fmt::format("nobody answers at its control address: {}", error_text(error))});
   }
   sockaddr_storage other{};
   length = sizeof other;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/system_limits.h"
 #include "transfer/control_channel.h"
 
 namespace switchyard::transfer {
@@ -72,7 +73,7 @@ void ControlChannel::read(Link& link, Handler& handler) {
     const bool early = link.state != State::open;
     return fail_link(
         link, handler,
-        {ErrorCode::peer_lost, count != 0 ? fmt::format("its connection broke: {}", std::strerror(error))
+        {ErrorCode::peer_lost, count != 0 ? fmt::format("its connection broke: {}", error_text(error))
                                : early    ? std::string("it closed the connection during the handshake")
                                           : std::string("its connection was closed: the process has ended")},
         early ? std::optional(Reject::Why::busy) : std::nullopt);

@@ -20,6 +20,7 @@ class FakeCatalogue final : public pool::Catalogue {
   // One can be pinned.
   Status pin_model(const std::string& id, bool pinned) override;
   Result<pool::CatalogueChange> replace(const std::vector<pool::ModelSettings>& models) override;
+  Status fits(const model::ModelConfig&, std::uint64_t) const override { return {}; }
   std::vector<pool::ModelSettings> settings() const override;
 
   std::vector<std::string> loaded() const;

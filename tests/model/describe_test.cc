@@ -56,12 +56,5 @@ TEST(Describe, SizesTypesAndMemory) {
   }
 }
 
-TEST(Describe, Bytes) {
-  EXPECT_EQ(format_bytes(0), "0 B");
-  EXPECT_EQ(format_bytes(1023), "1023 B");
-  EXPECT_EQ(format_bytes(1536), "1.50 KiB");
-  EXPECT_EQ(format_bytes(std::uint64_t{3} << 40), "3.00 TiB");
-}
-
 }  // namespace
 }  // namespace switchyard::model

@@ -464,7 +464,8 @@ TEST_P(Serving, AModelThatDoesNotFitTheCacheFailsAtOnceAndAlone) {
   EXPECT_FALSE(dispatcher_->add_opened_model({.id = "larger", .path = "1"},
                                              std::make_shared<const FakeImage>(FakeModel{.salt = 78})));
   const std::string reason =
-      "its image of 68.00 KiB does not fit the model cache of 50.00 KiB: raise model_cache and start again";
+      "its image of 68.00 KiB does not fit the model cache of 50.00 KiB: set model_cache to 1MiB or more and "
+      "start again";
   const auto failed = [this](const std::string& id) {
     for (const auto& model : dispatcher_->models()) {
       if (model.id == id) return model.state == ModelState::failed ? model.detail : "";
@@ -485,6 +486,21 @@ TEST_P(Serving, AModelThatDoesNotFitTheCacheFailsAtOnceAndAlone) {
     }
   }
   check(ask_model(0, 20, 5));
+}
+
+TEST_P(Serving, SaysBeforehandWhatWouldNotFit) {
+  open();
+  const auto config = std::make_shared<const FakeImage>(fake(0))->config();
+  EXPECT_TRUE(dispatcher_->fits(config, kBerth));
+  const auto too_large = dispatcher_->fits(config, kBerth + 1);
+  ASSERT_FALSE(too_large);
+  EXPECT_EQ(too_large.error().code, ErrorCode::out_of_range);
+  EXPECT_NE(too_large.error().message.find("set berth_memory to"), std::string::npos);
+  cache_.budget = kBerth - 1;
+  EXPECT_NE(dispatcher_->fits(config, kBerth).error().message.find("model_cache"), std::string::npos);
+  auto wide = config;
+  wide.layers *= 1000;
+  EXPECT_NE(dispatcher_->fits(wide, 1).error().message.find("KV blocks"), std::string::npos);
 }
 
 TEST_P(Serving, WhatIsNoNumberEndsItsRequestWithAnError) {
@@ -538,6 +554,13 @@ TEST_P(Serving, TheCatalogueIsReplacedAsAWhole) {
   EXPECT_EQ(dispatcher_->add_model({.id = "late", .path = "9", .pinned = true}).error().code,
             ErrorCode::exhausted);
   check(ask_model(0, 20, 5));
+  // Another checkpoint under the same name.
+  auto moved = dispatcher_->settings();
+  moved.back().path = "2";
+  const auto move = dispatcher_->replace(moved);
+  ASSERT_TRUE(move) << move.error().message;
+  EXPECT_EQ(move->changed, std::vector<std::string>{moved.back().id});
+  EXPECT_TRUE(move->added.empty() && move->removed.empty());
 }
 
 TEST_P(Serving, BadRequestsAreRefused) {

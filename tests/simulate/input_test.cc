@@ -161,6 +161,16 @@ TEST(ModelMap, ErrorsNameTheLineAndTheKey) {
   }
 }
 
+TEST(Units, AreWritten) {
+  EXPECT_EQ(format_bytes(0), "0 B");
+  EXPECT_EQ(format_bytes(1023), "1023 B");
+  EXPECT_EQ(format_bytes(1536), "1.50 KiB");
+  EXPECT_EQ(format_bytes(std::uint64_t{3} << 40), "3.00 TiB");
+  EXPECT_EQ(setting_for(1), "1MiB");
+  EXPECT_EQ(setting_for(std::uint64_t{5} << 20), "5MiB");
+  EXPECT_EQ(*parse_bytes(setting_for((std::uint64_t{5} << 30) + 1)), (std::uint64_t{5} << 30) + (1 << 20));
+}
+
 TEST(Units, AreReadOrExplained) {
   EXPECT_EQ(*parse_bytes("1.5GB"), 1'500'000'000u);
   EXPECT_EQ(*parse_bytes("2 GiB"), std::uint64_t{2} << 30);

@@ -1,7 +1,7 @@
 // Many peers of one engine: they come at once, write, send, and leave; their places are used again.
 #include <atomic>
 
-#include "base/descriptor_limit.h"
+#include "base/system_limits.h"
 #include "transfer/support.h"
 
 namespace switchyard::testing {
