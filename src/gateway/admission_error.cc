@@ -33,27 +33,25 @@ ApiError unavailable(std::string_view code, std::string message) {
   return error;
 }
 
+// Of what the schedule has room for again, sooner or later; else nothing.
+std::string crowded(const pool::Refusal& refusal, std::string_view model) {
+  if (refusal.shed == schedule::ShedReason::queue)
+    return fmt::format("As many requests as may are waiting already, of the model '{}' or in all.", model);
+  if (refusal.shed == schedule::ShedReason::overload)
+    return fmt::format("The model '{}' has so much to do that this answer would come too late.", model);
+  return fmt::format("The server takes no more requests now: {}.", refusal.error.message);
+}
+
 ApiError shed(const pool::Refusal& refusal, std::string_view model, Nanos refill) {
-  const std::string_view reason = refusal.reason;
+  using schedule::ShedReason;
   const Nanos wait = std::max(refusal.retry_after, kUsualRetry);
-  if (refusal.rate_limited || reason == "rate") {
+  if (refusal.shed == ShedReason::rate) {
     return later(
         "rate_limit_exceeded",
         fmt::format("Requests came faster than the rate of the API key or of the model '{}' allows.", model),
         wait + refill);
   }
-  if (reason == "queue") {
-    return later(
-        "server_overloaded",
-        fmt::format("As many requests as may are waiting already, of the model '{}' or in all.", model),
-        wait);
-  }
-  if (reason == "overload") {
-    return later("server_overloaded",
-                 fmt::format("The model '{}' has so much to do that this answer would come too late.", model),
-                 wait);
-  }
-  if (reason == "no_place") {
+  if (refusal.shed == ShedReason::no_place) {
     return unavailable(
         "no_place",
         fmt::format(
@@ -62,7 +60,7 @@ ApiError shed(const pool::Refusal& refusal, std::string_view model, Nanos refill
             "instances, list fewer models, or choose another policy.",
             model));
   }
-  if (reason == "no_instance") {
+  if (refusal.shed == ShedReason::no_instance) {
     auto error = unavailable("no_instance", fmt::format("No instance can serve the model '{}' now.", model));
     if (refusal.retry_after > Nanos::zero()) {
       error.retry_after = retry_seconds(refusal.retry_after);
@@ -70,8 +68,7 @@ ApiError shed(const pool::Refusal& refusal, std::string_view model, Nanos refill
     }
     return error;
   }
-  return later("server_overloaded",
-               fmt::format("The server takes no more requests now: {}.", refusal.error.message), wait);
+  return later("server_overloaded", crowded(refusal, model), wait);
 }
 
 }  // namespace

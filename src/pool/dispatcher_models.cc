@@ -333,8 +333,9 @@ Status Dispatcher::load_model(const std::string& id) {
     void on_token(const model::SampledToken&) override {}
     void on_end(const GenerationEnd&) override {}
   };
-  auto asked = submit({.model = id, .prompt = {0, 0}, .sampling = {.temperature = 0}, .max_tokens = 2},
-                      std::make_shared<Nobody>());
+  auto asked = submit(
+      {.model = id, .metered = false, .prompt = {0, 0}, .sampling = {.temperature = 0}, .max_tokens = 2},
+      std::make_shared<Nobody>());
   if (!asked) return tl::unexpected<Error>(asked.error().error);
   return {};
 }

@@ -8,7 +8,7 @@ namespace switchyard::pool {
 namespace {
 
 tl::unexpected<Refusal> refuse(Error error, Nanos retry_after = {}) {
-  return tl::unexpected(Refusal{std::move(error), retry_after});
+  return tl::unexpected(Refusal{std::move(error), retry_after, {}});
 }
 
 template <class... A>
@@ -98,6 +98,7 @@ void Dispatcher::admit(Request& request) {
   policy_->arrived({.id = request.id,
                     .model = request.model,
                     .key = request.wanted.client,
+                    .metered = request.wanted.metered,
                     .prompt_tokens = static_cast<std::uint32_t>(request.wanted.prompt.size()),
                     .max_new_tokens = request.wanted.max_tokens,
                     .arrival = request.arrival},
@@ -120,10 +121,7 @@ void Dispatcher::carry_out(const schedule::Shed& action) {
   }
   // Its submission was answered already if it had to wait for instances.
   if (action.request != submitting_) return forget(entry, FinishReason::failed, std::move(why));
-  refusal_ = Refusal{.error = std::move(why),
-                     .retry_after = action.retry_after,
-                     .rate_limited = action.reason == schedule::ShedReason::rate,
-                     .reason = std::string(schedule::to_string(action.reason))};
+  refusal_ = Refusal{.error = std::move(why), .retry_after = action.retry_after, .shed = action.reason};
   --models_[entry->second.model]->waiting;
   requests_.erase(entry);
 }

@@ -8,12 +8,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "model/image.h"
 #include "model/sampler.h"
+#include "schedule/types.h"
 #include "switchyard/result.h"
 #include "switchyard/time.h"
 
@@ -21,7 +23,8 @@ namespace switchyard::pool {
 
 struct GenerationRequest {
   std::string model;
-  std::uint32_t client = 0;          // whose rate limit counts; 0: nobody's
+  std::uint32_t client = 0;          // whose rate limit counts; 0: of all who have no key
+  bool metered = true;               // else no rate counts it, and overload does not shed it
   std::vector<std::int32_t> prompt;  // at least one token
   model::SamplingParams sampling;    // validated by the caller
   std::uint32_t max_tokens = 0;      // prompt.size() + max_tokens may not exceed the model's context
@@ -82,11 +85,8 @@ using RequestId = std::uint64_t;
 // Why a request was not taken.
 struct Refusal {
   Error error{};
-  Nanos retry_after{};        // try again then; zero: that is no use, or nothing is known
-  bool rate_limited = false;  // exhausted: a rate of the client or model was exceeded, others get in
-  // exhausted: what shed it, as schedule::to_string(ShedReason) has it ("rate", "queue", "overload",
-  // "no_instance"), or "no_place" where the policy has no room for the model at all; empty: none of these.
-  std::string reason;
+  Nanos retry_after{};                       // try again then; zero: that is no use, or nothing is known
+  std::optional<schedule::ShedReason> shed;  // exhausted: the schedule's reason, if it was the schedule
 };
 
 class Generator {

@@ -19,6 +19,10 @@ std::string quoted(std::string_view text) {
 }  // namespace
 
 Result<std::unique_ptr<Trace>> Trace::open(const std::filesystem::path& file) {
+  // The opening of a pipe waits for its reader, and writing to it for a slow one.
+  std::error_code unknown;
+  if (std::filesystem::is_fifo(file, unknown))
+    return fail(ErrorCode::invalid, "trace: {} is a pipe; name a file", file.string());
   auto trace = std::make_unique<Trace>();
   trace->file_.open(file, std::ios::trunc);
   if (!trace->file_) return fail(ErrorCode::io, "cannot write the trace {}", file.string());

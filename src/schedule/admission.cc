@@ -64,6 +64,7 @@ std::optional<Refusal> Admission::refuse(const RequestSpec& request, const Admis
       (state.waiting_total >= limit / 2 && static_cast<double>(state.waiting_of_model) >= share)) {
     return Refusal{ShedReason::queue, later};
   }
+  if (!request.metered) return std::nullopt;
   if (options_.shed_overload && state.expected_in_time < options_.attainment) {
     return Refusal{ShedReason::overload, later};
   }

@@ -55,16 +55,6 @@
 
 namespace switchyard::schedule {
 
-enum class ShedReason {
-  rate,         // of the model or key
-  queue,        // of the model, or of the whole pool and the model has more than its share
-  overload,     // it could not be served in time, and would make others late
-  too_large,    // never fits an instance's KV memory
-  no_instance,  // no instance can serve the model now
-  no_place,     // the policy has given the model no place, and will not
-};
-std::string_view to_string(ShedReason reason);
-
 struct Admit {
   RequestId request;
 };

@@ -59,10 +59,22 @@ struct InstanceSpec {
   std::uint64_t berth_bytes = 0;
 };
 
+// Why a request was not taken.
+enum class ShedReason {
+  rate,         // of the model or key
+  queue,        // of the model, or of the whole pool and the model has more than its share
+  overload,     // it could not be served in time, and would make others late
+  too_large,    // never fits an instance's KV memory
+  no_instance,  // no instance can serve the model now
+  no_place,     // the policy has given the model no place, and will not
+};
+std::string_view to_string(ShedReason reason);
+
 struct RequestSpec {
   RequestId id = 0;
   ModelId model = kNoModel;
   std::uint32_t key = 0;  // of the client, for its rate limit
+  bool metered = true;    // else rates do not count it, and overload does not shed it
   std::uint32_t prompt_tokens = 0;
   std::uint32_t max_new_tokens = 0;
   TimePoint arrival{};

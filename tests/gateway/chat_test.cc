@@ -259,7 +259,7 @@ TEST_F(ChatTest, AFailureMidStreamIsAnErrorEvent) {
 
 TEST_F(ChatTest, AFullQueueIs429) {
   start();
-  generator->refuse_with(pool::Refusal{{ErrorCode::exhausted, "the queue of 'toy' is full"}});
+  generator->refuse_with(pool::Refusal{{ErrorCode::exhausted, "the queue of 'toy' is full"}, {}, {}});
   const auto response = chat("hi");
   EXPECT_EQ(response.status, 429);
   EXPECT_EQ(response.headers.at("retry-after"), "1");
@@ -270,7 +270,8 @@ TEST_F(ChatTest, AFullQueueIs429) {
 TEST_F(ChatTest, RefusalsSayWhenToComeAgain) {
   start();
   using std::chrono::milliseconds;
-  generator->refuse_with(pool::Refusal{{ErrorCode::exhausted, "too fast"}, milliseconds(2100), true});
+  generator->refuse_with(
+      pool::Refusal{{ErrorCode::exhausted, "too fast"}, milliseconds(2100), schedule::ShedReason::rate});
   auto response = chat("hi", R"(, "stream": true)");
   EXPECT_EQ(response.status, 429);
   EXPECT_EQ(response.headers.at("retry-after"), "3");
@@ -278,12 +279,13 @@ TEST_F(ChatTest, RefusalsSayWhenToComeAgain) {
   EXPECT_EQ(
       response.json()["error"]["message"],
       "Requests came faster than the rate of the API key or of the model 'toy' allows. Try again in 3 s.");
-  generator->refuse_with(pool::Refusal{{ErrorCode::unsupported, "its file is broken"}, milliseconds(100)});
+  generator->refuse_with(
+      pool::Refusal{{ErrorCode::unsupported, "its file is broken"}, milliseconds(100), {}});
   response = chat("hi");
   EXPECT_EQ(response.status, 503);
   EXPECT_EQ(response.headers.at("retry-after"), "1");
   EXPECT_EQ(response.json()["error"]["code"], "model_not_ready");
-  generator->refuse_with(pool::Refusal{{ErrorCode::unsupported, "its file is broken"}});
+  generator->refuse_with(pool::Refusal{{ErrorCode::unsupported, "its file is broken"}, {}, {}});
   EXPECT_EQ(chat("hi").headers.count("retry-after"), 0u);
   generator->refuse_with(std::nullopt);
   EXPECT_EQ(chat("hi").status, 200);
@@ -291,37 +293,40 @@ TEST_F(ChatTest, RefusalsSayWhenToComeAgain) {
 
 TEST_F(ChatTest, RefusalsAreSentences) {
   start();
-  const auto refused = [this](const std::string& reason, Nanos retry) {
-    generator->refuse_with(pool::Refusal{
-        .error = {ErrorCode::exhausted, "model 'toy': " + reason}, .retry_after = retry, .reason = reason});
+  using schedule::ShedReason;
+  const auto refused = [this](ShedReason reason, Nanos retry) {
+    generator->refuse_with(
+        pool::Refusal{.error = {ErrorCode::exhausted, "model 'toy'"}, .retry_after = retry, .shed = reason});
     return chat("hi");
   };
   struct Case {
-    std::string reason, code, words;
+    ShedReason reason;
+    std::string code, words;
     int status;
   };
   using std::chrono::seconds;
-  for (const Case& each : std::vector<Case>{{"rate", "rate_limit_exceeded", "faster than the rate", 429},
-                                            {"queue", "server_overloaded", "are waiting already", 429},
-                                            {"overload", "server_overloaded", "would come too late", 429},
-                                            {"no_instance", "no_instance", "No instance can serve", 503}}) {
+  for (const Case& each :
+       std::vector<Case>{{ShedReason::rate, "rate_limit_exceeded", "faster than the rate", 429},
+                         {ShedReason::queue, "server_overloaded", "are waiting already", 429},
+                         {ShedReason::overload, "server_overloaded", "would come too late", 429},
+                         {ShedReason::no_instance, "no_instance", "No instance can serve", 503}}) {
     const auto response = refused(each.reason, seconds(4));
     const auto error = response.json()["error"];
-    EXPECT_EQ(response.status, each.status) << each.reason;
+    EXPECT_EQ(response.status, each.status) << each.code;
     EXPECT_EQ(error["code"], each.code);
     EXPECT_EQ(response.headers.at("retry-after"), "4");
     const auto message = error["message"].get<std::string>();
     EXPECT_NE(message.find(each.words), std::string::npos) << message;
     EXPECT_NE(message.find("Try again in 4 s."), std::string::npos) << message;
   }
-  EXPECT_EQ(refused("no_instance", {}).headers.count("retry-after"), 0u);
+  EXPECT_EQ(refused(ShedReason::no_instance, {}).headers.count("retry-after"), 0u);
 }
 
 TEST_F(ChatTest, AModelWithoutAPlaceIsNotToBeAskedForAgain) {
   start();
-  generator->refuse_with(pool::Refusal{.error = {ErrorCode::exhausted, "model 'toy': no_place"},
+  generator->refuse_with(pool::Refusal{.error = {ErrorCode::exhausted, "model 'toy'"},
                                        .retry_after = std::chrono::seconds(5),
-                                       .reason = "no_place"});
+                                       .shed = schedule::ShedReason::no_place});
   const auto response = chat("hi");
   EXPECT_EQ(response.status, 503);
   EXPECT_EQ(response.json()["error"]["code"], "no_place");
@@ -363,8 +368,8 @@ TEST_F(ChatTest, MoreChoicesThanARateHoldsAreRefusedForGood) {
   EXPECT_NE(response.json()["error"]["message"].get<std::string>().find("may wait"), std::string::npos);
 
   // Choices that got in before one did not have used up what the others need.
-  generator->refuse_with(
-      pool::Refusal{{ErrorCode::exhausted, "rate"}, std::chrono::milliseconds(500), true, "rate"});
+  generator->refuse_with(pool::Refusal{
+      {ErrorCode::exhausted, "rate"}, std::chrono::milliseconds(500), schedule::ShedReason::rate});
   EXPECT_EQ(chat("hi").headers.at("retry-after"), "1");
   EXPECT_EQ(chat("hi", R"(, "n": 2)").headers.at("retry-after"), "2");
 }

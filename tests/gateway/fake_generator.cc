@@ -61,7 +61,7 @@ tl::expected<pool::RequestId, pool::Refusal> FakeGenerator::submit(
   const bool served = std::any_of(models_.begin(), models_.end(), [&](const auto& model) {
     return model.id == request.model && model.state == pool::ModelState::ready;
   });
-  if (!served) return tl::unexpected(pool::Refusal{{ErrorCode::not_found, "no such model"}});
+  if (!served) return tl::unexpected(pool::Refusal{{ErrorCode::not_found, "no such model"}, {}, {}});
   auto running = std::make_shared<Running>();
   running->plan = planner_(request);
   running->request = std::move(request);

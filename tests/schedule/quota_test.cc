@@ -75,6 +75,16 @@ TEST_F(AdmissionTest, LimitsModelsAndKeysApart) {
   EXPECT_FALSE(admission.refuse(request(1, 9), {}, now));
 }
 
+TEST_F(AdmissionTest, WhatIsNotMeteredIsBoundedByTheQueueAlone) {
+  Admission admission({.max_waiting = 10, .key_rate = {.per_second = 1, .burst = 1}, .shed_overload = true});
+  admission.add_model(0, {.rate = {.per_second = 1, .burst = 1}});
+  RequestSpec free = request(0);
+  free.metered = false;
+  for (int i = 0; i < 5; ++i) EXPECT_FALSE(admission.refuse(free, {.expected_in_time = 0}, at({})));
+  EXPECT_FALSE(admission.refuse(request(0), {}, at({})));
+  EXPECT_EQ(admission.refuse(free, {.waiting_total = 10}, at({}))->reason, ShedReason::queue);
+}
+
 TEST_F(AdmissionTest, BoundsQueuesAndKeepsSharesFair) {
   Admission admission({.max_waiting = 100});
   admission.add_model(0, {.max_waiting = 5});
