@@ -1,19 +1,33 @@
 // Pieces of an instance by themselves.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
 
+#include "base/files.h"
 #include "pool/instance.h"
 #include "pool/instance_memory.h"
 #include "pool/kv_mover.h"
 #include "pool/outbox.h"
+#include "pool/trace.h"
 
 namespace switchyard::pool {
 namespace {
 
 constexpr auto kLimit = std::chrono::seconds(60);
+
+TEST(Trace, IsWrittenToFilesOnly) {
+  const auto directory = temporary_beside(std::filesystem::temp_directory_path() / "switchyard-trace");
+  std::filesystem::create_directories(directory);
+  EXPECT_EQ(Trace::open(directory).error().code, ErrorCode::io);
+  const auto pipe = directory / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(Trace::open(pipe).error().code, ErrorCode::invalid);
+  EXPECT_TRUE(Trace::open(directory / "trace.jsonl"));
+  std::filesystem::remove_all(directory);
+}
 
 TEST(Outbox, PutsTokensTogetherWhileTheChannelIsFullAndKeepsTheOrder) {
   bool full = true;
