@@ -7,8 +7,8 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <random>
 
+#include "base/random.h"
 #include "base/system_limits.h"
 
 namespace switchyard {
@@ -79,8 +79,7 @@ Status replace_file(const fs::path& path, std::string_view bytes) {
 }
 
 fs::path temporary_beside(const fs::path& path) {
-  std::random_device random;
-  return fmt::format("{}.{:08x}{:08x}", path.string(), random(), random());
+  return fmt::format("{}.{:016x}", path.string(), random_word());
 }
 
 }  // namespace switchyard

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <random>
 
 namespace switchyard {
 
@@ -17,6 +18,11 @@ Status fill_random(std::span<std::byte> bytes) {
     }
   }
   return {};
+}
+
+std::uint64_t random_word() {
+  std::random_device device;
+  return std::uint64_t{device()} << 32 | device();
 }
 
 }  // namespace switchyard

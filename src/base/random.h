@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "switchyard/result.h"
@@ -10,5 +11,8 @@ namespace switchyard {
 
 // Errors: io (a sandbox that forbids the call).
 Status fill_random(std::span<std::byte> bytes);
+
+// The same for names and seeds. Throws std::exception where there is no randomness at all.
+std::uint64_t random_word();
 
 }  // namespace switchyard

@@ -11,10 +11,10 @@
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <thread>
 
 #include "base/log.h"
+#include "base/random.h"
 #include "cli/commands.h"
 #include "cli/pool_options.h"
 #include "cli/terminal.h"
@@ -137,7 +137,7 @@ Status generate(Arguments& arguments) {
 
   model::SamplingParams sampling = arguments.sampling;
   if (arguments.greedy) sampling.temperature = 0;
-  sampling.seed = arguments.seed >= 0 ? static_cast<std::uint64_t>(arguments.seed) : std::random_device{}();
+  sampling.seed = arguments.seed >= 0 ? static_cast<std::uint64_t>(arguments.seed) : random_word();
   if (auto valid = model::validate(sampling, model.image->config().vocab); !valid) return valid;
 
   std::vector<std::shared_ptr<Output>> outputs;

@@ -6,7 +6,6 @@
 
 #include "cli/default_model.h"
 #include "cli/terminal.h"
-#include "model/checkpoint_hash.h"
 #include "model/image.h"
 
 namespace switchyard::cli {
@@ -44,19 +43,13 @@ pool::ModelSettings named_model(const std::string& text, const pool::ModelSettin
 // begun, and nobody but prepare_image() sees this.
 struct Interrupted {};
 
-// Builds the image if there is none. Both of what takes long is ended by a stop signal: reading the
-// checkpoint to name its image, and writing that.
+// Builds the image if there is none. A stop signal ends that.
 Status prepare_image(const std::filesystem::path& path, ProgressBar& bar) {
   const auto progress = [&bar](std::uint64_t done, std::uint64_t total) {
     if (stop_requested(Nanos::zero())) throw Interrupted();
     bar.update(done, total);
   };
   try {
-    if (path.extension() != ".image") {
-      auto options = model::HashOptions::with_default_cache();
-      options.progress = progress;
-      if (auto hash = model::hash_checkpoint(path, options); !hash) return pass(hash.error());
-    }
     if (auto image = model::ModelImage::open(path, progress); !image) return pass(image.error());
   } catch (const Interrupted&) {
     return fail(ErrorCode::cancelled, "interrupted");

@@ -1,15 +1,11 @@
 #include "gateway/prepared_request.h"
 
 #include <chrono>
-#include <random>
+
+#include "base/random.h"
 
 namespace switchyard::gateway {
 namespace {
-
-std::uint64_t random_bits() {
-  std::random_device device;
-  return (std::uint64_t{device()} << 32) | device();
-}
 
 std::int64_t unix_seconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
@@ -64,7 +60,7 @@ ApiResult<std::shared_ptr<PreparedRequest>> prepare_common(CommonRequest&& commo
   prepared->n = common.n;
   prepared->refill = refill_time(limits.admission, (*model)->limits, choices);
   prepared->sampling = std::move(common.sampling);
-  prepared->sampling.seed = common.seed ? *common.seed : random_bits();
+  prepared->sampling.seed = common.seed ? *common.seed : random_word();
   if (prepared->sampling.top_k >= vocab) prepared->sampling.top_k = 0;  // all of them: no limit
   if (!common.ignore_eos) prepared->end_tokens = (*model)->text->end_tokens();
   prepared->stops = std::move(common.stops);
@@ -75,7 +71,7 @@ ApiResult<std::shared_ptr<PreparedRequest>> prepare_common(CommonRequest&& commo
 }
 
 ReplyHead reply_head(PreparedRequest& prepared, std::string_view prefix, bool token_ids) {
-  prepared.id = fmt::format("{}{:016x}{:016x}", prefix, random_bits(), random_bits());
+  prepared.id = fmt::format("{}{:016x}{:016x}", prefix, random_word(), random_word());
   ReplyHead head;
   head.id = prepared.id;
   head.created = unix_seconds();

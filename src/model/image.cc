@@ -222,9 +222,13 @@ Result<std::shared_ptr<const ModelImage>> make_image(const fs::path& path, const
 
 }  // namespace
 
+bool is_image_file(const fs::path& path) { return path.extension() == kImageExtension; }
+
 Result<std::shared_ptr<const ModelImage>> ModelImage::open(const fs::path& path, const Progress& progress) {
-  if (path.extension() == kImageExtension) return PackedImage::open(path);
-  auto checkpoint_hash = hash_checkpoint(path, HashOptions::with_default_cache());
+  if (is_image_file(path)) return PackedImage::open(path);
+  auto options = HashOptions::with_default_cache();
+  options.progress = progress;
+  auto checkpoint_hash = hash_checkpoint(path, options);
   if (!checkpoint_hash) return pass(checkpoint_hash.error());
   const std::string hash = image_hash(*checkpoint_hash);
   const fs::path target = image_path(hash);
@@ -236,7 +240,7 @@ Result<std::shared_ptr<const ModelImage>> ModelImage::open(const fs::path& path,
 
 Result<std::shared_ptr<const ModelImage>> ModelImage::repair(const fs::path& path, std::string_view hash,
                                                              const Progress& progress) {
-  if (path.extension() == kImageExtension) {
+  if (is_image_file(path)) {
     return fail(ErrorCode::corrupt,
                 "{} is damaged, and an image cannot be made anew without its checkpoint: replace the file",
                 path.string());

@@ -22,11 +22,16 @@ namespace switchyard::model {
 // How a matrix [rows][columns] is stored for the kernels; defined in packed_matrix.h.
 struct PackedMatrix;
 
+// Whether it is named as one; the rest is ModelImage::open's to find out.
+bool is_image_file(const std::filesystem::path& path);
+
 class ModelImage {
  public:
-  // Opens a checkpoint (GGUF file, safetensors file or directory) or an image made before. Builds the image
-  // when there is none for this very checkpoint; `progress(done, total)` counts its bytes then. Two threads
-  // or processes that build the same image at once are safe. Errors: not_found, corrupt, unsupported, io.
+  // Opens a checkpoint (GGUF file, safetensors file or directory) or an image made before. Reads the
+  // checkpoint where its hash is not remembered, and builds the image when there is none for this very
+  // checkpoint; `progress(done, total)` counts the bytes of the one, then of the other. It may throw, to end
+  // that. Two threads or processes that build the same image at once are safe. Errors: not_found, corrupt,
+  // unsupported, io.
   static Result<std::shared_ptr<const ModelImage>> open(
       const std::filesystem::path& path,
       const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});

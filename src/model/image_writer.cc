@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <random>
 #include <set>
 
+#include "base/random.h"
 #include "base/sha256.h"
 #include "base/system_limits.h"
 #include "model/image_file.h"
@@ -199,10 +199,8 @@ Result<std::unique_ptr<ImageWriter>> ImageWriter::create(const fs::path& target,
   if (error) return fail(ErrorCode::io, "cannot make the folder {}: {}", directory.string(), error.message());
   remove_stale(directory);
   constexpr int kAttempts = 16;
-  std::random_device random;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    const std::uint64_t number = (std::uint64_t{random()} << 32) | random();
-    const fs::path temporary = fmt::format("{}{}{:016x}", target.string(), kTemporary, number);
+    const fs::path temporary = fmt::format("{}{}{:016x}", target.string(), kTemporary, random_word());
     const int file = open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (file < 0) {
       if (errno == EEXIST) continue;

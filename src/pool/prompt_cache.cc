@@ -1,22 +1,13 @@
 #include "pool/prompt_cache.h"
 
-#include <random>
-
+#include "base/random.h"
 #include "model/kv_layout.h"
 
 namespace switchyard::pool {
-namespace {
 
-// Prompts come from strangers, who must not be able to choose what collides.
-std::uint64_t random_seed() {
-  std::random_device device;
-  return std::uint64_t{device()} << 32 | device();
-}
-
-}  // namespace
-
+// The seed: prompts come from strangers, who must not be able to choose what collides.
 PromptCache::PromptCache(InstanceMemory& memory)
-    : memory_(memory), index_({.block_tokens = model::kBlockTokens, .seed = random_seed()}) {}
+    : memory_(memory), index_({.block_tokens = model::kBlockTokens, .seed = random_word()}) {}
 
 std::uint32_t PromptCache::reuse(Model model, std::span<const std::int32_t> tokens,
                                  std::vector<BlockId>& blocks) {

@@ -15,7 +15,7 @@ namespace {
 
 // Whether it can be served, as far as can be told without reading its weights.
 Status can_be_served(const std::filesystem::path& path, const Catalogue& catalogue) {
-  if (path.extension() == ".image") {
+  if (model::is_image_file(path)) {
     const auto image = model::ModelImage::open(path);
     if (!image) return pass(image.error());
     return catalogue.fits((*image)->config(), (*image)->bytes().size());

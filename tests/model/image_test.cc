@@ -50,6 +50,8 @@ TinyModel tiny(std::uint64_t seed = 1) {
 TEST_F(Image, IsBuiltOnceAndThenOnlyMapped) {
   const fs::path path = folder_ / "tiny.gguf";
   write_tiny_gguf(path, tiny());
+  // The hash of what was written just now is not remembered: it might be written again.
+  fs::last_write_time(path, fs::last_write_time(path) - std::chrono::hours(1));
   std::uint64_t done = 0;
   std::uint64_t total = 0;
   const auto progress = [&](std::uint64_t now, std::uint64_t of) { done = now, total = of; };
