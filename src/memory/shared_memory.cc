@@ -9,6 +9,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/log.h"
 #include "base/system_limits.h"
 #include "base/units.h"
 
@@ -144,6 +145,15 @@ Result<SharedMemory> SharedMemory::open(const SharedMemoryName& name, Access acc
   result.memory_ = *memory;
   result.name_ = name;
   return result;
+}
+
+void SharedMemory::discard() {
+  if (descriptor_ >= 0 && fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                                    static_cast<off_t>(memory_.size())) != 0) {
+    log::warn("shared memory of {} stays until nobody maps it: {}", format_bytes(memory_.size()),
+              error_text(errno));
+  }
+  *this = SharedMemory();
 }
 
 SharedMemory::SharedMemory(SharedMemory&& other) noexcept { *this = std::move(other); }

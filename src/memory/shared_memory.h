@@ -42,6 +42,10 @@ class SharedMemory {
   SharedMemory& operator=(SharedMemory&& other) noexcept;
   ~SharedMemory();
 
+  // Of the maker: gives the pages back at once, though others still map them, who read zeros from now on. The
+  // object is empty then. Takes time with the pages that there are.
+  void discard();
+
   std::byte* base() const { return memory_.data(); }
   std::size_t bytes() const { return memory_.size(); }
   std::span<std::byte> span() const { return memory_; }

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "memory/shared_memory.h"
 
 namespace switchyard::pool {
 namespace {
@@ -110,13 +109,10 @@ void Berths::run() {
 }
 
 Result<Berths::Copied> Berths::copy(const SharedMemoryName& name, std::span<std::byte> berth,
-                                    const std::atomic<bool>& called_off) const {
+                                    const std::atomic<bool>& called_off) {
   const TimePoint started = monotonic_now();
-  auto opened = SharedMemory::open(name, SharedMemory::Access::read);
-  if (!opened) return fail_at("opening the image's shared memory", opened.error());
-  const auto memory = std::make_shared<const SharedMemory>(*std::move(opened));
-  auto image = parts_.open_image(memory->span(), memory);
-  if (!image) return fail_at("reading the image", image.error());
+  auto image = mappings_.open(name);
+  if (!image) return pass(image.error());
   const auto source = (*image)->bytes();
   if (source.size() > berth.size()) {
     return fail(ErrorCode::out_of_range,
@@ -127,6 +123,9 @@ Result<Berths::Copied> Berths::copy(const SharedMemoryName& name, std::span<std:
     if (stopping_ || called_off) return fail(ErrorCode::cancelled, "the load was called off");
     std::memcpy(berth.data() + done, source.data() + done, std::min(kChunkBytes, source.size() - done));
   }
+  // The cache holds an image until its load has ended, or this process was given up.
+  if (!mappings_.still_there(name))
+    return fail(ErrorCode::cancelled, "the model cache let the image go while it was being copied");
   return Copied{.image = (*image)->placed_at(berth.first(source.size())),
                 .bytes = source.size(),
                 .took = monotonic_now() - started};

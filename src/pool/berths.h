@@ -20,13 +20,12 @@
 
 #include "memory/arena.h"
 #include "model/runtime.h"
+#include "pool/image_mappings.h"
 #include "pool/orders.h"
 #include "pool/stats.h"
 
 namespace switchyard::pool {
 
-using OpenImage = std::function<Result<std::shared_ptr<const model::ModelImage>>(
-    std::span<const std::byte> file, std::shared_ptr<const void> keep)>;
 using MakeRuntime = std::function<Result<std::unique_ptr<model::Runtime>>(
     std::shared_ptr<const model::ModelImage> image, std::span<std::byte> kv_pool,
     const model::RuntimeOptions& options, std::shared_ptr<model::RuntimeWorkspace> workspace)>;
@@ -82,10 +81,10 @@ class Berths {
     Nanos took{};
   };
 
-  explicit Berths(BerthParts parts) : parts_(std::move(parts)) {}
+  explicit Berths(BerthParts parts) : parts_(std::move(parts)), mappings_(parts_.open_image) {}
   void run();
   Result<Copied> copy(const SharedMemoryName& name, std::span<std::byte> berth,
-                      const std::atomic<bool>& called_off) const;
+                      const std::atomic<bool>& called_off);
   void copied(Result<Copied> result);
   void end_load(const Status& status, std::uint64_t bytes, Nanos took);
 
@@ -107,6 +106,7 @@ class Berths {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::optional<Task> task_;  // for the thread
+  ImageMappings mappings_;    // the thread's
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
 };

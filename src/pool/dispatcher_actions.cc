@@ -286,7 +286,14 @@ void Dispatcher::carry_out(const schedule::RunDecode& action) {
   RunDecode order{.model = action.model};
   for (const RequestId id : action.rows) {
     const auto entry = requests_.find(id);
-    if (entry == requests_.end()) continue;
+    if (entry == requests_.end()) {
+      // It is departing, and the policy hears of its end in time. If not, it must not ask for it for ever.
+      const bool departing = std::ranges::any_of(departures_, [id](const auto& departure) {
+        return departure.second.tell_policy && departure.second.request == id;
+      });
+      if (!departing) later_.push_back([this, id] { policy_->cancelled(id, monotonic_now(), actions_); });
+      continue;
+    }
     if (holds(*instance, entry->second)) {
       order.rows.push_back(row_of(*instance, entry->second));
     } else {

@@ -42,7 +42,13 @@ void Dispatcher::depart(Request& request, bool tell_policy, InstanceId forgotten
   request.landing_known = request.push_wanted = false;
   request.move = Move::none;
 
-  const auto [entry, inserted] = departures_.emplace(ticket, std::move(departure));
+  const auto [entry, inserted] = departures_.try_emplace(ticket, std::move(departure));
+  if (!inserted) {
+    // It is on its way already, and holds nothing that it did not hold then. Somebody may want to hear of it
+    // only now: a request that was to be computed again is cancelled.
+    entry->second.tell_policy = entry->second.tell_policy || tell_policy;
+    return;
+  }
   const Departure& left = entry->second;
   for (const InstanceId id : std::set<InstanceId>(left.holders)) {
     // A reader is released when its writer has stopped.

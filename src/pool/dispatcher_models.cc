@@ -304,6 +304,11 @@ Status Dispatcher::remove_locked(Model& model) {
 
 void Dispatcher::remove_if_idle(Model& model) {
   if (model.state != ModelState::removing || model.gone || model.waiting + model.running > 0) return;
+  // The policy would forget a load that ends in a berth all the same. tick() comes back.
+  const bool loading = std::ranges::any_of(instances_, [&](const auto& entry) {
+    return entry.second.load && entry.second.load->model == model.id;
+  });
+  if (loading) return;
   if (model.known && !policy_->remove_model(model.id, monotonic_now(), actions_))
     return;  // something of it is still on instances; tick() comes back
   model.gone = true;

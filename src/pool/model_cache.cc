@@ -313,8 +313,9 @@ void Core::bring_images() {
     if (!leaving_.empty()) {
       const auto leaving = std::exchange(leaving_, {});
       lock.unlock();
-      // A handle that lets go this moment may have the entry a little longer, but not the memory.
-      for (const auto& entry : leaving) entry->memory = SharedMemory();
+      // A handle that lets go this moment may have the entry a little longer, but not the memory; nor have
+      // the instances that mapped it.
+      for (const auto& entry : leaving) entry->memory.discard();
       lock.lock();
       for (const auto& entry : leaving) used_ -= entry->bytes;
       continue;

@@ -25,8 +25,9 @@
 
 namespace switchyard::pool {
 
-// An image in shared memory. It cannot leave while a handle exists: whoever maps it holds one until it has
-// unmapped it. Letting go costs next to nothing; the memory is given back by a thread of the cache.
+// An image in shared memory. It cannot leave while a handle exists, which whoever reads it holds; its pages
+// go with it, even from those who map it still. Letting go costs next to nothing; the memory is given back by
+// a thread of the cache.
 class CachedImage {
  public:
   virtual ~CachedImage() = default;

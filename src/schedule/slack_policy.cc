@@ -199,9 +199,25 @@ SlackPolicy::Choice SlackPolicy::best(Instance& instance, bool resident, const M
   return best;
 }
 
+bool SlackPolicy::has_berth_beside(const Instance& instance, ModelId model) const {
+  return has_free_berth(instance) || std::ranges::any_of(instance.resident, [&](ModelId other) {
+           return other != model && !spec(other).pinned;
+         });
+}
+
+// Elsewhere a load goes on behind a turn. Where the running model leaves no berth for it, that has to be done
+// between two turns, or the others would wait for ever.
+void SlackPolicy::give_up_the_only_berth(Instance& instance, Moment& m) {
+  const Choice ready = best(instance, true, m);
+  if (!ready.batch || instance.loading != kNoModel || has_berth_beside(instance, ready.batch->model)) return;
+  const Choice other = best(instance, false, m);
+  if (other.batch && other.index > ready.index * options_.hysteresis) load(instance, other.batch->model, m);
+}
+
 void SlackPolicy::next_job(Instance& instance, Moment& m) {
   std::erase_if(instance.batches,
                 [](const auto& batch) { return batch->rows.empty() && batch->prompts.empty(); });
+  give_up_the_only_berth(instance, m);
   std::vector<Choice> ready = candidates(instance, true, m);
   std::stable_sort(ready.begin(), ready.end(),
                    [](const Choice& a, const Choice& b) { return a.index > b.index; });

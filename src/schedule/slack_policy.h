@@ -34,6 +34,9 @@ class SlackPolicy : public Scheduler {
   std::vector<Choice> candidates(Instance& instance, bool resident, const Moment& m);
   // The best among models that are ready in a berth, or among those that are not.
   Choice best(Instance& instance, bool resident, const Moment& m);
+  // Whether another model can be loaded while this one runs.
+  bool has_berth_beside(const Instance& instance, ModelId model) const;
+  void give_up_the_only_berth(Instance& instance, Moment& m);
   bool claimed(const Instance& instance, const Batch& pool) const;
   double load_of(const Instance& instance) const;
   double share(const Instance& instance, const Batch& batch) const;

@@ -66,6 +66,21 @@ TEST(SharedMemory, LastsAsLongAsSomebodyMapsIt) {
   EXPECT_EQ(reader->base()[5], std::byte{9});
 }
 
+TEST(SharedMemory, WhatItsMakerDiscardsIsGoneForAll) {
+  auto memory = *SharedMemory::create("switchyard-test", kBytes);
+  const auto name = memory.name();
+  std::memset(memory.base(), 1, kBytes);
+  const auto other = SharedMemory::open(name, SharedMemory::Access::read);
+  ASSERT_TRUE(other);
+  EXPECT_EQ(other->base()[kBytes - 1], std::byte{1});
+  memory.discard();
+  EXPECT_EQ(memory.bytes(), 0u);
+  EXPECT_EQ(other->base()[0], std::byte{0});
+  EXPECT_EQ(other->base()[kBytes - 1], std::byte{0});
+  EXPECT_EQ(code_of_opening(name), ErrorCode::not_found);
+  memory.discard();  // of nothing
+}
+
 TEST(SharedMemory, IsNotFoundWhenItsMakerHasLetItGo) {
   SharedMemoryName name;
   {

@@ -7,6 +7,8 @@
 #include <mutex>
 
 #include "base/files.h"
+#include "pool/fake_model.h"
+#include "pool/image_mappings.h"
 #include "pool/instance.h"
 #include "pool/instance_memory.h"
 #include "pool/kv_mover.h"
@@ -27,6 +29,35 @@ TEST(Trace, IsWrittenToFilesOnly) {
   EXPECT_EQ(Trace::open(pipe).error().code, ErrorCode::invalid);
   EXPECT_TRUE(Trace::open(directory / "trace.jsonl"));
   std::filesystem::remove_all(directory);
+}
+
+TEST(ImageMappings, AreKeptWhileTheirImagesAreThere) {
+  ImageMappings mappings(open_fake_image);
+  auto memory = fake_shared_image({.salt = 5});
+  const auto name = memory.name();
+  const auto first = mappings.open(name);
+  ASSERT_TRUE(first) << first.error().message;
+  EXPECT_EQ(*mappings.open(name), *first) << "mapped again";
+  EXPECT_TRUE(mappings.still_there(name));
+  memory.discard();
+  EXPECT_FALSE(mappings.still_there(name));
+  SharedMemoryName unknown = name;
+  ++unknown.inode;
+  EXPECT_EQ(mappings.open(unknown).error().code, ErrorCode::not_found);
+  EXPECT_FALSE(mappings.still_there(unknown));
+}
+
+TEST(ImageMappings, AreBounded) {
+  ImageMappings mappings(open_fake_image);
+  std::vector<SharedMemory> memories;
+  for (std::size_t i = 0; i <= ImageMappings::kMost; ++i) {
+    memories.push_back(fake_shared_image({.salt = i + 1}));
+    ASSERT_TRUE(mappings.open(memories.back().name()));
+    ASSERT_TRUE(mappings.open(memories.front().name())) << "used all the time";
+  }
+  EXPECT_TRUE(mappings.still_there(memories.front().name()));
+  EXPECT_FALSE(mappings.still_there(memories[1].name())) << "the one that was used least lately";
+  EXPECT_TRUE(mappings.still_there(memories[2].name()));
 }
 
 TEST(Outbox, PutsTokensTogetherWhileTheChannelIsFullAndKeepsTheOrder) {

@@ -48,8 +48,10 @@ TEST(Simulator, MoreRequestsThanAStepHasRowsAreServedInTurns) {
       if (split) input.cluster.decode = 1;
       input.options.max_rows = 4;
       for (std::uint32_t i = 0; i < 60; ++i) {
-        input.workload.requests.push_back(
-            {.time = seconds(1), .model = i % 4 == 0 ? 1u : 0u, .input_tokens = 20, .output_tokens = 1 + i % 9});
+        input.workload.requests.push_back({.time = seconds(1),
+                                           .model = i % 4 == 0 ? 1u : 0u,
+                                           .input_tokens = 20,
+                                           .output_tokens = 1 + i % 9});
       }
       const auto result = simulate(input);
       ASSERT_TRUE(result) << result.error().message;
@@ -180,6 +182,28 @@ TEST(Simulator, NobodyStarves) {
     ASSERT_TRUE(result);
     EXPECT_EQ(result->unfinished, 0u);
     EXPECT_LT(percentile(result->first_token_seconds, 1), 60) << schedule::to_string(policy);
+  }
+}
+
+TEST(Simulator, NobodyStarvesWhereOneBerthIsNotPinned) {
+  for (const PolicyKind policy : {PolicyKind::quota, PolicyKind::request, PolicyKind::slack}) {
+    for (const bool pinned : {false, true}) {
+      auto input = small_pool(4, policy);
+      input.cluster.unified = 1;
+      input.cluster.berths = pinned ? 2 : 1;
+      input.models.back().spec.pinned = pinned;
+      GeneratorOptions options{.seconds = 120, .seed = 3};
+      options.input.mean = 300;
+      options.output.mean = 150;
+      for (std::size_t i = 0; i < 4; ++i)
+        options.models.push_back({input.models[i].spec.name, i == 0 ? 4 : 0.02});
+      input.workload = *generate_workload(options);
+      const auto result = simulate(input);
+      ASSERT_TRUE(result);
+      EXPECT_EQ(result->unfinished, 0u);
+      EXPECT_LT(percentile(result->first_token_seconds, 1), 60)
+          << schedule::to_string(policy) << (pinned ? ", one pinned" : ", one berth");
+    }
   }
 }
 
