@@ -11,6 +11,7 @@
 #include "cli/pool_description.h"
 #include "cli/terminal.h"
 #include "model/image.h"
+#include "pool/catalogue.h"
 #include "profile_bench.h"
 
 namespace switchyard::cli {
@@ -26,20 +27,13 @@ struct ProfileArguments {
   bool quick = false;
 };
 
-// As a server names a checkpoint that it is given no name for.
-std::string name_of(const std::filesystem::path& path) {
-  std::filesystem::path name = path.lexically_normal();
-  if (!name.has_filename()) name = name.parent_path();
-  return std::filesystem::is_directory(path) ? name.filename().string() : name.stem().string();
-}
-
 Result<std::vector<bench::ProfileCheckpoint>> find_checkpoints(const std::vector<std::string>& paths) {
   std::vector<bench::ProfileCheckpoint> found;
   std::set<std::string> names;
   for (const std::string& path : paths.empty() ? std::vector<std::string>{""} : paths) {
     auto model = model_or_default(path);
     if (!model) return pass(model.error());
-    std::string name = simulate::table_name(name_of(*model));
+    std::string name = simulate::table_name(pool::default_id(*model));
     if (!names.insert(name).second) {
       return fail(ErrorCode::invalid,
                   "two checkpoints are called '{}': their names tell them apart in the profile", name);

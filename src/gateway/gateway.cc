@@ -33,6 +33,7 @@ class RunningGateway final : public Gateway {
     services.metrics = &metrics_;
     services.loop = loop_;
     services.worker = &worker_;
+    services.admin_worker = &admin_worker_;
     services.models = models_.get();
     services.admin = &admin_;
     router_ = std::make_unique<Router>(options_, services);
@@ -77,6 +78,7 @@ class RunningGateway final : public Gateway {
       }
     }
     worker_.shut_down();
+    admin_worker_.shut_down();
     loop_->join();
     if (server_) server_->dispose();
     loop_->release();
@@ -91,6 +93,7 @@ class RunningGateway final : public Gateway {
   std::unique_ptr<ModelDirectory> models_;
   std::shared_ptr<IoLoop> loop_;
   Worker worker_;
+  Worker admin_worker_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<Server> server_;
   std::uint16_t port_ = 0;

@@ -136,8 +136,10 @@ void GenerationJob::advance(Choice& choice, Exchange& exchange) {
     if (!consume(choice, batch)) return;
     deliver(choice, exchange);
   }
-  if (!over_ && !choice.running && !choice.opened) deliver(choice, exchange);
-  if (!over_ && unfinished_ == 0) complete(exchange);
+  // One that ended without a token.
+  const bool to_open = !choice.running && !choice.opened;
+  if (!over_ && to_open && (!request_->stream || exchange.writable())) deliver(choice, exchange);
+  if (!over_ && unfinished_ == 0 && std::ranges::all_of(choices_, &Choice::opened)) complete(exchange);
 }
 
 bool GenerationJob::consume(Choice& choice, TokenQueue::Batch& batch) {

@@ -20,10 +20,11 @@
 namespace switchyard::gateway {
 
 struct RequestLimits {
-  std::uint32_t max_choices = 128;      // prompts × n of one request
-  std::uint32_t max_stops = 16;         // OpenAI: 4
-  std::uint32_t max_stop_bytes = 1024;  // of one stop string
-  std::uint32_t max_logit_bias = 1024;  // entries
+  std::uint32_t max_choices = 128;         // prompts × n of one request
+  std::uint32_t max_stops = 16;            // OpenAI: 4
+  std::uint32_t max_stop_bytes = 1024;     // of one stop string
+  std::uint32_t max_logit_bias = 1024;     // entries
+  std::uint64_t max_echo_bytes = 8 << 20;  // of prompts, repeated for each of their choices
   std::uint32_t max_top_logprobs = model::SamplingParams::kMaxTopLogprobs;
   AdmissionLimits admission;  // the pool's, of which a request is told that could never get in
 };

@@ -145,12 +145,19 @@ Preparation prepare_completion(std::string_view body, const ModelTable& models, 
   if (!prepared) return tl::unexpected(std::move(prepared.error()));
   const ModelEntry& model = *(*prepared)->model;
 
+  std::uint64_t echoed = 0;
   for (CompletionPrompt& source : request->prompts) {
     auto prompt = prepare_prompt(model, std::move(source), request->echo);
     if (!prompt) return tl::unexpected(std::move(prompt.error()));
     auto room = output_room(model, prompt->tokens.size(), max_tokens, "prompt");
     if (!room) return tl::unexpected(std::move(room.error()));
     prompt->max_tokens = *room;
+    echoed += std::uint64_t{prompt->echo.size()} * (*prepared)->n;
+    if (echoed > limits.max_echo_bytes) {
+      return tl::unexpected(
+          invalid_field("echo", "'echo' would repeat more than {} bytes of prompts. Ask for fewer choices.",
+                        limits.max_echo_bytes));
+    }
     (*prepared)->prompts.push_back(std::move(*prompt));
   }
   (*prepared)->format = completion_format(reply_head(**prepared, "cmpl-", token_ids));

@@ -180,24 +180,25 @@ void Router::handle(HttpRequest request, const std::shared_ptr<Exchange>& exchan
   } else if (name == "completions") {
     generate(prepare_completion, std::move(request), exchange);
   } else if (name == "models") {
-    answer_later(exchange, [this] { return list_models(*services_.models->fresh()); });
+    answer_later(*services_.worker, exchange, [this] { return list_models(*services_.models->fresh()); });
   } else if (name == "model") {
-    answer_later(exchange, [this, id = std::string(path.substr(std::string_view("/v1/models/").size()))] {
-      return show_model(*services_.models->fresh(), id);
-    });
+    answer_later(*services_.worker, exchange,
+                 [this, id = std::string(path.substr(std::string_view("/v1/models/").size()))] {
+                   return show_model(*services_.models->fresh(), id);
+                 });
   } else if (name == "health") {
-    answer_later(exchange, [this, stopping = stopping_] {
+    answer_later(*services_.worker, exchange, [this, stopping = stopping_] {
       return health_response(services_.generator->instances(), services_.models->models(), stopping);
     });
   } else if (name == "metrics") {
-    answer_later(exchange, [this] {
+    answer_later(*services_.worker, exchange, [this] {
       HttpResponse response;
       response.content_type = "text/plain; version=0.0.4; charset=utf-8";
       response.body = services_.metrics->text(services_.generator->metrics());
       return response;
     });
   } else if (name.starts_with("admin")) {
-    answer_later(exchange, [this, request = std::move(request)] {
+    answer_later(*services_.admin_worker, exchange, [this, request = std::move(request)] {
       return services_.admin->answer(request, services_.models->models());
     });
   } else {
@@ -206,8 +207,9 @@ void Router::handle(HttpRequest request, const std::shared_ptr<Exchange>& exchan
 }
 
 // The pool may take a moment to tell its state: not on the io thread.
-void Router::answer_later(const std::shared_ptr<Exchange>& exchange, std::function<HttpResponse()> make) {
-  services_.worker->post([weak = std::weak_ptr(exchange), loop = services_.loop, make = std::move(make)] {
+void Router::answer_later(Worker& worker, const std::shared_ptr<Exchange>& exchange,
+                          std::function<HttpResponse()> make) {
+  worker.post([weak = std::weak_ptr(exchange), loop = services_.loop, make = std::move(make)] {
     auto response = std::make_shared<HttpResponse>();
     try {
       *response = make();

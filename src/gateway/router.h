@@ -26,6 +26,7 @@ struct RouterServices {
   Metrics* metrics = nullptr;
   std::shared_ptr<IoLoop> loop;
   Worker* worker = nullptr;
+  Worker* admin_worker = nullptr;  // for calls that look at files, which may take their time
   ModelDirectory* models = nullptr;
   const AdminApi* admin = nullptr;
 };
@@ -45,7 +46,8 @@ class Router final : public RequestHandler {
                                   const RequestLimits& limits);
 
   void generate(Prepare prepare, HttpRequest request, const std::shared_ptr<Exchange>& exchange);
-  void answer_later(const std::shared_ptr<Exchange>& exchange, std::function<HttpResponse()> make);
+  void answer_later(Worker& worker, const std::shared_ptr<Exchange>& exchange,
+                    std::function<HttpResponse()> make);
 
   JobServices job_services_;
   RouterServices services_;

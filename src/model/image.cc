@@ -191,8 +191,8 @@ fs::path note_of(const fs::path& image) {
 
 // Notes the image's hash. The hash is remembered, so that the file is read again only when it was
 // touched.
-Status note_as_written(const fs::path& image) {
-  const auto hash = hash_files(std::span(&image, 1), HashOptions::with_default_cache());
+Status note_as_written(const fs::path& image, const HashOptions& options) {
+  const auto hash = hash_files(std::span(&image, 1), options);
   if (!hash) return pass(hash.error());
   return replace_file(note_of(image), *hash);
 }
@@ -205,18 +205,25 @@ bool is_as_written(const fs::path& image, const HashOptions& options) {
   return hash && *hash == *expected;
 }
 
+HashOptions remembering(const Progress& progress) {
+  HashOptions options = HashOptions::with_default_cache();
+  options.progress = progress;
+  return options;
+}
+
 fs::path image_path(const std::string& hash) {
   return cache_directory() / "images" / (hash + std::string(kImageExtension));
 }
 
 Result<std::shared_ptr<const ModelImage>> make_image(const fs::path& path, const std::string& hash,
-                                                     const Progress& progress) {
+                                                     const HashOptions& options) {
   const fs::path target = image_path(hash);
   auto checkpoint = Checkpoint::open(path);
   if (!checkpoint) return pass(checkpoint.error());
   log::info("preparing {} ({}) for this program; needed once", path.string(), (*checkpoint)->format());
-  if (auto status = write_image(**checkpoint, hash, target, progress); !status) return pass(status.error());
-  if (auto status = note_as_written(target); !status) return pass(status.error());
+  if (auto status = write_image(**checkpoint, hash, target, options.progress); !status)
+    return pass(status.error());
+  if (auto status = note_as_written(target, options); !status) return pass(status.error());
   return PackedImage::open(target);
 }
 
@@ -226,16 +233,15 @@ bool is_image_file(const fs::path& path) { return path.extension() == kImageExte
 
 Result<std::shared_ptr<const ModelImage>> ModelImage::open(const fs::path& path, const Progress& progress) {
   if (is_image_file(path)) return PackedImage::open(path);
-  auto options = HashOptions::with_default_cache();
-  options.progress = progress;
+  const HashOptions options = remembering(progress);
   auto checkpoint_hash = hash_checkpoint(path, options);
   if (!checkpoint_hash) return pass(checkpoint_hash.error());
   const std::string hash = image_hash(*checkpoint_hash);
   const fs::path target = image_path(hash);
-  if (is_as_written(target, HashOptions::with_default_cache())) {
+  if (is_as_written(target, options)) {
     if (auto image = PackedImage::open(target); image) return image;
   }
-  return make_image(path, hash, progress);
+  return make_image(path, hash, options);
 }
 
 Result<std::shared_ptr<const ModelImage>> ModelImage::repair(const fs::path& path, std::string_view hash,
@@ -247,14 +253,15 @@ Result<std::shared_ptr<const ModelImage>> ModelImage::repair(const fs::path& pat
   }
   // Before the checkpoint is looked at: whatever comes of that, nobody takes the file for a whole one again.
   const fs::path target = image_path(std::string(hash));
-  const bool whole = is_as_written(target, {});
+  const bool whole = is_as_written(target, {.cache = {}, .progress = progress});
   if (!whole) {
     log::warn("{} is damaged: it is removed, and made anew from {}", target.string(), path.string());
     std::error_code ignored;  // it is replaced anyway
     fs::remove(note_of(target), ignored);
     fs::remove(target, ignored);
   }
-  auto checkpoint_hash = hash_checkpoint(path, HashOptions::with_default_cache());
+  const HashOptions options = remembering(progress);
+  auto checkpoint_hash = hash_checkpoint(path, options);
   if (!checkpoint_hash) return pass(checkpoint_hash.error());
   if (image_hash(*checkpoint_hash) != hash) {
     return fail(ErrorCode::invalid,
@@ -265,7 +272,7 @@ Result<std::shared_ptr<const ModelImage>> ModelImage::repair(const fs::path& pat
   if (whole) {
     if (auto image = PackedImage::open(target); image) return image;
   }
-  return make_image(path, std::string(hash), progress);
+  return make_image(path, std::string(hash), options);
 }
 
 Result<std::shared_ptr<const ModelImage>> ModelImage::parse(std::span<const std::byte> file,

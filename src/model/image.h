@@ -29,9 +29,8 @@ class ModelImage {
  public:
   // Opens a checkpoint (GGUF file, safetensors file or directory) or an image made before. Reads the
   // checkpoint where its hash is not remembered, and builds the image when there is none for this very
-  // checkpoint; `progress(done, total)` counts the bytes of the one, then of the other. It may throw, to end
-  // that. Two threads or processes that build the same image at once are safe. Errors: not_found, corrupt,
-  // unsupported, io.
+  // checkpoint; `progress(done, total)` counts the bytes of each. It may throw, to end that. Two threads or
+  // processes that build the same image at once are safe. Errors: not_found, corrupt, unsupported, io.
   static Result<std::shared_ptr<const ModelImage>> open(
       const std::filesystem::path& path,
       const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});

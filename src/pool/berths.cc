@@ -62,7 +62,6 @@ void Berths::load(const LoadModel& order, Done done) {
     return refuse({ErrorCode::exhausted,
                    fmt::format("model {} is being loaded here; one at a time", load_->order.model)});
   }
-  if (order.evict != schedule::kNoModel) evict(order.evict);
   if (runtime(order.model) != nullptr) {
     return done({.serial = order.serial, .model = order.model, .ready = true});
   }

@@ -218,7 +218,7 @@ class Dispatcher final : public Generator, public Catalogue {
   void forget(Requests::iterator request, FinishReason reason, Error error);
   // Another attempt follows, unless there were too many.
   void attempt_failed(RequestId id, const Error& why, bool death);
-  void fail_requests(ModelId model, const Error& why, bool resident_ones);
+  void fail_requests(ModelId model, const Error& why);  // those that no instance has
 
   // Departures (dispatcher_departures.cc).
   void depart(Request& request, bool tell_policy, InstanceId forgotten_by = kNone);
@@ -298,6 +298,7 @@ class Dispatcher final : public Generator, public Catalogue {
   void opened(ModelId id, Result<std::shared_ptr<const model::ModelImage>> image);
   // Tokens, as far as memory and the model allow. Errors: out_of_range (why it cannot be served at all).
   Result<std::uint32_t> longest_context(const model::ModelConfig& config, std::uint64_t weight_bytes) const;
+  void set_context(Model& model);  // of an opened one
   Status begin_serving(Model& model, std::shared_ptr<const model::ModelImage> image);
   void model_failed(Model& model, const Error& why);
   void image_damaged(Model& model, const Error& why);
@@ -313,9 +314,10 @@ class Dispatcher final : public Generator, public Catalogue {
   static constexpr std::uint32_t kMaxDeaths = 8;
   static constexpr std::uint64_t kHopeless = 3;  // deaths before the first Hello
   static constexpr std::uint32_t kMaxRepairs = 2;
-  static constexpr std::size_t kMaxModels = 4096;
   static constexpr Nanos kHandOverLimit = std::chrono::minutes(10);
-  static constexpr Nanos kSilence = std::chrono::minutes(2);  // of an instance with a job
+  // Of an instance with a job, which says nothing within a step: one of a large model on few cores takes
+  // minutes. A process that died or was stopped is missed in seconds, by its heartbeats.
+  static constexpr Nanos kSilence = std::chrono::minutes(15);
 
   const Options options_;
   ModelCache& cache_;

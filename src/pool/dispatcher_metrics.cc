@@ -70,7 +70,8 @@ std::vector<prometheus::MetricFamily> Dispatcher::metrics() const {
   out.count("kv_drops_total", "Times that KV was given up for lack of memory", number(drops_));
 
   for (const auto& model : models_) {
-    if (model->gone) continue;
+    // One that is on its way out may have a successor of the same name: one series each.
+    if (model->gone || find_model(model->settings.id) != model.get()) continue;
     const Labels labels = {{"model", model->settings.id}};
     out.gauge("model_ready", "1 if the model takes requests", model->state == ModelState::ready ? 1 : 0,
               labels);

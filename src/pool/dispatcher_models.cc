@@ -248,14 +248,12 @@ Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::Mode
   const model::KvLayout layout = model::kv_layout(config);
   const std::uint64_t bytes = image->bytes().size();
   if (auto fits = check_budget(*image, cache_.usage().budget_bytes); !fits) return fits;
-  auto context = longest_context(config, bytes);
-  if (!context) return pass(context.error());
-  if (model.settings.context != 0) context = std::min(*context, model.settings.context);
+  if (auto context = longest_context(config, bytes); !context) return pass(context.error());
   model.image = std::move(image);
-  model.context = *context;
   model.shape = {
       .layers = layout.layers, .block_tokens = model::kBlockTokens, .layer_bytes = layout.layer_bytes()};
   model.block_bytes = layout.block_bytes();
+  set_context(model);
   costs_.add_model(model.id, bytes, layout.block_bytes() / model::kBlockTokens);
   if (auto added = policy_->add_model(model.id, spec_of(model), monotonic_now(), actions_); !added)
     return added;
@@ -268,11 +266,11 @@ Status Dispatcher::begin_serving(Model& model, std::shared_ptr<const model::Mode
   return {};
 }
 
-// A breaker: nobody is let in for a while, then it is tried again when somebody asks.
+// A breaker: nobody is let in for a while, then tick() tries it again.
 void Dispatcher::model_failed(Model& model, const Error& why) {
   log::error("model '{}': {}", model.settings.id, why.message);
   if (model.state == ModelState::removing) {
-    fail_requests(model.id, why, false);
+    fail_requests(model.id, why);
     return;
   }
   model.state = ModelState::failed;
@@ -281,7 +279,7 @@ void Dispatcher::model_failed(Model& model, const Error& why) {
   model.pause = model.pause == Nanos{} ? kFirstPause : std::min(2 * model.pause, kLongestPause);
   model.retry_at = monotonic_now() + model.pause;
   ++version_;
-  fail_requests(model.id, why, false);
+  fail_requests(model.id, why);
 }
 
 Status Dispatcher::remove_model(const std::string& id) {
@@ -345,11 +343,19 @@ Status Dispatcher::load_model(const std::string& id) {
   return {};
 }
 
+void Dispatcher::set_context(Model& model) {
+  const auto longest = longest_context(model.image->config(), model.image->bytes().size());
+  if (!longest) return;
+  const std::uint32_t wanted = model.settings.context;
+  model.context = wanted == 0 ? *longest : std::min(*longest, wanted);
+}
+
 Status Dispatcher::set_settings(Model& model, const ModelSettings& settings) {
   const ModelSettings before = std::exchange(model.settings, settings);
   if (!model.known) return {};
   const auto changed = policy_->update_model(model.id, spec_of(model), monotonic_now(), actions_);
   if (!changed) model.settings = before;
+  set_context(model);
   ++version_;
   return changed;
 }
@@ -368,7 +374,9 @@ Status Dispatcher::pin_model(const std::string& id, bool pinned) {
     if (auto set = set_settings(*model, settings); !set) return set;
     settle();
   }
-  return pinned ? load_model(id) : Status{};
+  // Where there is no room for that now, its next request brings it.
+  if (pinned) static_cast<void>(load_model(id));
+  return {};
 }
 
 Result<CatalogueChange> Dispatcher::replace(const std::vector<ModelSettings>& wanted) {

@@ -191,10 +191,10 @@ void Dispatcher::attempt_failed(RequestId id, const Error& why, bool death) {
   });
 }
 
-void Dispatcher::fail_requests(ModelId model, const Error& why, bool resident_ones) {
+void Dispatcher::fail_requests(ModelId model, const Error& why) {
   std::vector<RequestId> concerned;
   for (const auto& [id, request] : requests_) {
-    if (request.model == model && (resident_ones || request.holders.empty())) concerned.push_back(id);
+    if (request.model == model && request.holders.empty()) concerned.push_back(id);
   }
   for (const RequestId id : concerned) end(requests_.find(id), FinishReason::failed, why);
 }

@@ -79,7 +79,7 @@ class Core : public std::enable_shared_from_this<Core> {
     std::vector<ModelCache::Ready> ready;
   };
 
-  static Result<Image> open_image(const Open& open);
+  Result<Image> open_image(const Open& open);
   // The rest holds mutex_, but for read().
   void tell(std::function<void()> callback);
   void hand(const std::shared_ptr<Entry>& entry, ModelCache::Ready ready);
@@ -149,9 +149,16 @@ void Core::open(Open open) {
 }
 
 Result<Image> Core::open_image(const Open& open) {
+  const auto progress = [this, &open](std::uint64_t done, std::uint64_t total) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (stopping_) throw std::runtime_error("the model cache is closing");
+    }
+    if (open.progress) open.progress(done, total);
+  };
   try {
-    return open.damaged.empty() ? model::ModelImage::open(open.checkpoint, open.progress)
-                                : model::ModelImage::repair(open.checkpoint, open.damaged, open.progress);
+    return open.damaged.empty() ? model::ModelImage::open(open.checkpoint, progress)
+                                : model::ModelImage::repair(open.checkpoint, open.damaged, progress);
   } catch (const std::exception& error) {
     return fail(ErrorCode::exhausted, "{}: {}", open.checkpoint, error.what());
   }

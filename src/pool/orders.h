@@ -105,15 +105,14 @@ struct Welcome {
 
 // --- Models ---
 
-// Copies an image into a free berth; `evict` leaves first. One load at a time.
+// Copies an image into a free berth. One load at a time.
 struct LoadModel {
   static constexpr OrderType kType = OrderType::load_model;
   std::uint64_t serial = 0;
   ModelId model = schedule::kNoModel;
-  ModelId evict = schedule::kNoModel;
   SharedMemoryName image;  // stays until Loaded comes
 
-  static auto fields(auto& self) { return std::tie(self.serial, self.model, self.evict, self.image); }
+  static auto fields(auto& self) { return std::tie(self.serial, self.model, self.image); }
 };
 
 // Frees the model's berth and forgets what was cached of its prompts. It runs no job then.

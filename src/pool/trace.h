@@ -1,4 +1,4 @@
-// What instances did, as JSON lines: one object per turn, switch, load and move of KV, with `t` in seconds
+// What instances did, as JSON lines: one object per turn, switch and move of KV, with `t` in seconds
 // since the trace began. For `bench pool` and for whoever wants to see where time went.
 //
 // One writer at a time. Lines go to the file at flush(), and when much is waiting; a full disk loses lines,

@@ -116,12 +116,6 @@ bool Worker::in_use(ModelId model) const {
 }
 
 void Worker::load(const LoadModel& order) {
-  if (order.evict != schedule::kNoModel && in_use(order.evict)) {
-    return outbox_.report(Loaded{
-        .serial = order.serial,
-        .model = order.model,
-        .error = {ErrorCode::invalid, fmt::format("model {} was to leave while it runs", order.evict)}});
-  }
   berths_->load(order, [this](const Loaded& loaded) { outbox_.report(loaded); });
 }
 

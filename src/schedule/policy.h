@@ -31,7 +31,6 @@
 //                         -> DropKv                      forget this KV: the request is going to be prefilled
 //                         again,
 //                                                        its tokens so far as part of its prompt
-//   wake(now)                                            when next_wake() has come
 //
 // An instance runs one job at a time (RunPrefill or RunDecode); loads and KV moves go on beside it. A model
 // whose job begins while another one was active is switched to: its weights lie ready in a berth by then.
@@ -178,10 +177,6 @@ class Policy {
   // tokens. Not for a request of a prefill that has not been reported by prefilled().
   virtual void kv_lost(RequestId request, TimePoint now, Actions& out) = 0;
   virtual void cancelled(RequestId request, TimePoint now, Actions& out) = 0;
-  virtual void wake(TimePoint now, Actions& out) = 0;
-
-  // When to call wake() at the latest; nothing: not needed.
-  virtual std::optional<TimePoint> next_wake() const = 0;
   virtual PolicyView view() const = 0;
 };
 

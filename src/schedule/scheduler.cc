@@ -396,14 +396,6 @@ void Scheduler::cancelled(RequestId id, TimePoint now, Actions& out) {
   settle(m);
 }
 
-void Scheduler::wake(TimePoint now, Actions& out) {
-  Moment m{now, out};
-  for (const auto& instance : instances_) {
-    if (instance) mark(*instance);
-  }
-  settle(m);
-}
-
 PolicyView Scheduler::view() const {
   PolicyView view{.requests = requests_.size(), .waiting = waiting_, .host_kv_bytes = host_used_};
   for (const auto& instance : instances_) view.kv_bytes.push_back(instance ? instance->kv_used : 0);

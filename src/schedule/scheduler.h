@@ -94,8 +94,6 @@ class Scheduler : public Policy {
   void kv_arrived(RequestId request, TimePoint now, Actions& out) final;
   void kv_lost(RequestId request, TimePoint now, Actions& out) final;
   void cancelled(RequestId request, TimePoint now, Actions& out) final;
-  void wake(TimePoint now, Actions& out) final;
-  std::optional<TimePoint> next_wake() const override { return std::nullopt; }
   PolicyView view() const final;
 
  protected:

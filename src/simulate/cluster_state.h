@@ -12,17 +12,7 @@ inline TimePoint at(Nanos time) { return TimePoint(time); }
 
 inline Nanos milliseconds(double value) { return Nanos(static_cast<std::int64_t>(value * 1e6)); }
 
-enum class EventKind {
-  arrival,
-  cancel,
-  failure,
-  instance_up,
-  load_done,
-  prefill_done,
-  step_done,
-  kv_done,
-  wake
-};
+enum class EventKind { arrival, cancel, failure, instance_up, load_done, prefill_done, step_done, kv_done };
 
 struct Event {
   Nanos time;

@@ -55,13 +55,6 @@ Result<SimulationResult> Simulator::run() {
     now_ = event.time;
     dispatch(event);
     act();
-    if (const auto wake = policy_->next_wake()) {
-      const Nanos time = std::max(wake->time_since_epoch(), now_);
-      if (time < wake_ || wake_ <= now_) {
-        wake_ = time;
-        queue_.push(time, EventKind::wake, 0);
-      }
-    }
   }
   summarize();
   return std::move(result_);
@@ -121,10 +114,6 @@ void Simulator::dispatch(const Event& event) {
       return;
     case EventKind::kv_done:
       if (event.version == requests_[id].version) kv_done(id);
-      return;
-    case EventKind::wake:
-      wake_ = Nanos::max();
-      policy_->wake(at(now_), actions_);
       return;
   }
 }

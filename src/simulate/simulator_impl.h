@@ -87,7 +87,6 @@ class Simulator {
   std::vector<Progress> progress_;
   Nanos now_{};
   Nanos last_end_{};
-  Nanos wake_{Nanos::max()};
   double busy_ = 0;
   std::uint64_t host_kv_ = 0;
   SimulationResult result_;

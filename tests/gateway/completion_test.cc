@@ -83,6 +83,33 @@ TEST_F(CompletionTest, Echoes) {
             "[DONE]");
 }
 
+TEST_F(CompletionTest, EchoesEachChoiceWithinABound) {
+  GatewayOptions options;
+  options.limits.max_echo_bytes = 8;
+  start(options);
+  for (const bool stream : {false, true}) {
+    const auto response =
+        complete("ab", fmt::format(R"(, "echo": true, "max_tokens": 0, "n": 3, "stream": {})", stream));
+    ASSERT_EQ(response.status, 200) << response.body;
+    std::map<int, std::string> texts;
+    const auto take = [&](const nlohmann::json& reply) {
+      for (const auto& choice : reply["choices"]) texts[choice["index"]] += choice["text"].get<std::string>();
+    };
+    if (stream) {
+      for (const auto& event : response.events()) {
+        if (event != "[DONE]") take(nlohmann::json::parse(event));
+      }
+    } else {
+      take(response.json());
+    }
+    EXPECT_EQ(texts, (std::map<int, std::string>{{0, "ab"}, {1, "ab"}, {2, "ab"}})) << stream;
+  }
+  EXPECT_EQ(complete("abcd", R"(, "echo": true, "max_tokens": 0, "n": 2)").status, 200);
+  const auto refused = complete("abcd", R"(, "echo": true, "max_tokens": 0, "n": 3)");
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.json()["error"]["param"], "echo");
+}
+
 TEST_F(CompletionTest, GivesLogprobs) {
   start();
   const auto json = complete(

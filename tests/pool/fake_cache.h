@@ -60,6 +60,15 @@ class FakeCache final : public ModelCache {
   void forget(std::string_view) override {}
   Usage usage() const override { return {.budget_bytes = budget}; }
 
+  // Nothing is answered meanwhile.
+  void hold(bool held) {
+    {
+      const std::lock_guard lock(mutex_);
+      held_ = held;
+    }
+    wake_.notify_one();
+  }
+
   std::atomic<std::uint64_t> budget = 1 << 30;
   std::atomic<bool> failing = false;
   std::atomic<bool> damaged = false;  // every image, until it is repaired
@@ -78,7 +87,7 @@ class FakeCache final : public ModelCache {
   void run() {
     for (;;) {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return !tasks_.empty(); });
+      wake_.wait(lock, [this] { return !tasks_.empty() && !held_; });
       const auto task = std::move(tasks_.front());
       tasks_.pop_front();
       lock.unlock();
@@ -90,6 +99,7 @@ class FakeCache final : public ModelCache {
   std::map<std::string, FakeModel> acquired_;  // of the thread
   std::mutex mutex_;
   std::condition_variable wake_;
+  bool held_ = false;
   std::deque<std::function<void()>> tasks_;  // an empty one ends the thread
   std::thread thread_{[this] { run(); }};
 };

@@ -175,7 +175,8 @@ class Ordering : public testing::Test {
   }
   Loaded load(const std::string& name, ModelId model, ModelId evict = schedule::kNoModel) {
     const std::uint64_t serial = next_serial_++;
-    order(name, LoadModel{.serial = serial, .model = model, .evict = evict, .image = images_[model].name()});
+    if (evict != schedule::kNoModel) order(name, EvictModel{.model = evict});
+    order(name, LoadModel{.serial = serial, .model = model, .image = images_[model].name()});
     const auto loaded = wait<Loaded>(name, [serial](const Loaded& each) { return each.serial == serial; });
     EXPECT_TRUE(loaded);
     return loaded.value_or(Loaded{});

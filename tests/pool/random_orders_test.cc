@@ -140,8 +140,9 @@ class RandomOrders : public Ordering, public testing::WithParamInterface<int> {
       for (const ModelId each : machine.resident) {
         if (machine.job == 0 || machine.model != each) idle.push_back(each);
       }
-      load.evict = idle[random_() % idle.size()];
-      machine.resident.erase(load.evict);
+      const ModelId evicted = idle[random_() % idle.size()];
+      machine.resident.erase(evicted);
+      order(name, EvictModel{.model = evicted});
     }
     machine.loading = true;
     order(name, load);

@@ -563,6 +563,56 @@ TEST_P(Serving, TheCatalogueIsReplacedAsAWhole) {
   EXPECT_TRUE(move->added.empty() && move->removed.empty());
 }
 
+TEST_P(Serving, AModelThatIsRemovedWhileItIsLoadedLeavesItsBerth) {
+  open();
+  start_both();
+  for (const std::uint32_t model : {0u, 1u}) check(ask_model(model, 20, 5));
+  for (int round = 0; round < 3; ++round) {
+    const std::string id = "passing-" + std::to_string(round);
+    if (GetParam().policy == schedule::PolicyKind::fixed) break;  // all berths are taken for good
+    ASSERT_TRUE(dispatcher_->add_opened_model(
+        {.id = id, .path = "1"}, std::make_shared<const FakeImage>(FakeModel{.salt = 50u + round})));
+    cache_.hold(true);
+    const auto got = std::make_shared<Collected>();
+    const auto request = dispatcher_->submit({.model = id, .prompt = prompt(20), .max_tokens = 5}, got);
+    ASSERT_TRUE(request);
+    dispatcher_->cancel(*request);
+    EXPECT_EQ(got->wait(), FinishReason::cancelled);
+    ASSERT_TRUE(dispatcher_->remove_model(id));
+    cache_.hold(false);
+    const TimePoint limit = monotonic_now() + kLimit;
+    const auto there = [&] {
+      const auto models = dispatcher_->models();
+      return std::ranges::any_of(models, [&](const auto& model) { return model.id == id; });
+    };
+    while (there() && monotonic_now() < limit) {
+      dispatcher_->tick();
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    EXPECT_FALSE(there());
+  }
+  for (std::uint32_t model = 0; model < models_; ++model) check(ask_model(model, 20, 5));
+  expect_nothing_held();
+}
+
+TEST_P(Serving, AChangedContextCounts) {
+  open();
+  auto wanted = dispatcher_->settings();
+  const auto context = [this] { return dispatcher_->models().front().context; };
+  const auto longest = context();
+  wanted.front().context = 100;
+  ASSERT_TRUE(dispatcher_->replace(wanted));
+  EXPECT_EQ(context(), 100u);
+  EXPECT_EQ(dispatcher_
+                ->submit({.model = "fake-0", .prompt = {1}, .max_tokens = 100}, std::make_shared<Collected>())
+                .error()
+                .error.code,
+            ErrorCode::out_of_range);
+  wanted.front().context = 0;
+  ASSERT_TRUE(dispatcher_->replace(wanted));
+  EXPECT_EQ(context(), longest);
+}
+
 TEST_P(Serving, BadRequestsAreRefused) {
   open();
   const auto submit = [this](GenerationRequest request) {

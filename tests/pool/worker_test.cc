@@ -324,7 +324,8 @@ TEST_F(WorkerTest, LoadsThatCannotBeSayWhy) {
   prefill_stay("one", {&asked});
   const std::uint64_t job = next_serial_++;
   order("one", RunDecode{.job = job, .model = model, .rows = {{.ticket = asked.ticket}}, .limit = 60s});
-  EXPECT_FALSE(try_load({.model = third, .evict = model, .image = images_[third].name()}).ready);
+  order("one", EvictModel{.model = model});
+  EXPECT_FALSE(try_load({.model = third, .image = images_[third].name()}).ready);
   order("one", EvictModel{.model = second});
   EXPECT_TRUE(try_load({.model = third, .image = images_[third].name()}).ready);
   job_limit_ = monotonic_now() + kOrderLimit;
