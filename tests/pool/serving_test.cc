@@ -41,6 +41,10 @@ class Collected final : public GenerationSink {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, kLimit, [&] { return tokens_.size() >= count || over_; });
   }
+  bool ended() {
+    const std::lock_guard lock(mutex_);
+    return over_;
+  }
   const std::vector<std::int32_t>& tokens() const { return tokens_; }
   const Error& error() const { return end_.error; }
 
@@ -592,6 +596,40 @@ TEST_P(Serving, AModelThatIsRemovedWhileItIsLoadedLeavesItsBerth) {
     EXPECT_FALSE(there());
   }
   for (std::uint32_t model = 0; model < models_; ++model) check(ask_model(model, 20, 5));
+  expect_nothing_held();
+}
+
+TEST_P(Serving, ARequestThatItsInstancesDoNotSurviveIsForgottenByAll) {
+  open();
+  const FakeModel slow{.salt = 60, .readings = 10000};
+  ASSERT_TRUE(
+      dispatcher_->add_opened_model({.id = "slow", .path = "1"}, std::make_shared<const FakeImage>(slow)));
+  if (GetParam().policy == schedule::PolicyKind::fixed) {
+    ASSERT_TRUE(dispatcher_->remove_model(name_of(1)));
+  }
+  start_both();
+  const auto got = std::make_shared<Collected>();
+  ASSERT_TRUE(dispatcher_->submit({.model = "slow", .prompt = prompt(1500), .max_tokens = 5}, got));
+  const TimePoint limit = monotonic_now() + kLimit;
+  while (!got->ended() && monotonic_now() < limit) {
+    while (sum_of("pool_requests_placed") == 0 && !got->ended() && monotonic_now() < limit)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    if (got->ended()) break;
+    end("prefill-0");
+    start("prefill-0", Role::prefill);
+  }
+  EXPECT_EQ(got->wait(), FinishReason::failed);
+  check(ask_model(0, 20, 5));
+  ASSERT_TRUE(dispatcher_->remove_model("slow"));
+  const auto there = [&] {
+    const auto models = dispatcher_->models();
+    return std::ranges::any_of(models, [](const auto& model) { return model.id == "slow"; });
+  };
+  while (there() && monotonic_now() < limit) {
+    dispatcher_->tick();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_FALSE(there()) << "the policy knows a request of it that nobody else knows";
   expect_nothing_held();
 }
 
