@@ -125,6 +125,9 @@ void EngineCore::complete(const fabric::Completion& completion) {
     Error error{ErrorCode::io, fmt::format("a write to {}:{} over {} failed: {}", peer.address.control_host,
                                            peer.address.control_port, rail.fabric, why)};
     log::warn("engine '{}': {}", options_.name, error.message);
+    // What the other side needs to count the transfer has not come to it, or what has come lacks something:
+    // it confirms no number of this one.
+    slots_[slot_index].arrival_posted = false;
     take_off(index);
     free_request(index);
     end(slot_index, pass(error));

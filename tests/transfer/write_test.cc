@@ -259,6 +259,29 @@ TEST_P(Writes, AnUnregisteredTargetIsAnErrorAndTheEngineGoesOn) {
   EXPECT_TRUE(filled(b.bytes(), 9));
 }
 
+// The receiver never hears of a counted transfer whose write was refused, and so confirms no number for it.
+TEST_P(Writes, ARefusedCountedWriteHoldsUpNoOthers) {
+  Side a = side(64), b = side(64);
+  std::vector<std::byte> more(64);
+  std::optional<Region> gone = *b.engine->register_region(more.data(), more.size());
+  const auto counter = b.engine->make_counter();
+  Write write = whole(a, b);
+  write.options.counter = counter->id();
+  Write to_gone = write;
+  to_gone.target = gone->key();
+  gone.reset();
+  Outcome refused;
+  ASSERT_TRUE(a.engine->write(to_gone, refused.done()));
+  EXPECT_EQ(refused.word(), "io");
+  // More than there are numbers at a time.
+  for (int i = 0; i < 600; ++i) {
+    Outcome fine;
+    ASSERT_TRUE(a.engine->write(write, fine.done()));
+    ASSERT_EQ(fine.word(), "ok") << i;
+  }
+  EXPECT_TRUE(eventually([&] { return counter->arrived() == 600; }));
+}
+
 TEST_P(Writes, ToItself) {
   Side a = side(1 << 16);
   std::vector<std::byte> other(1 << 16);
