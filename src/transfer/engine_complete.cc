@@ -121,16 +121,22 @@ void EngineCore::complete(const fabric::Completion& completion) {
   transfer::EngineRail& rail = rails_[path.local];
   rail.failed_requests.add(1);
   const std::string why = rail.rail->describe_error(completion.error);
-  if (completion.refused && !slots_[slot_index].ended) {
-    Error error{ErrorCode::io, fmt::format("a write to {}:{} over {} failed: {}", peer.address.control_host,
-                                           peer.address.control_port, rail.fabric, why)};
-    log::warn("engine '{}': {}", options_.name, error.message);
+  if (completion.refused) {
+    TransferSlot& slot = slots_[slot_index];
     // What the other side needs to count the transfer has not come to it, or what has come lacks something:
     // it confirms no number of this one.
-    slots_[slot_index].arrival_posted = false;
+    slot.arrival_posted = false;
     take_off(index);
     free_request(index);
-    end(slot_index, pass(error));
+    // Often all writes of a transfer are refused; the first has ended it, and the others say nothing new.
+    if (!slot.ended) {
+      Error error{ErrorCode::io, fmt::format("a write to {}:{} over {} failed: {}", peer.address.control_host,
+                                             peer.address.control_port, rail.fabric, why)};
+      log::warn("engine '{}': {}", options_.name, error.message);
+      end(slot_index, pass(error));
+    } else if (slot.outstanding == 0) {
+      release(slot_index);
+    }
     return;
   }
   // The path takes all its requests along; they come back when it is settled.

@@ -282,6 +282,38 @@ TEST_P(Writes, ARefusedCountedWriteHoldsUpNoOthers) {
   EXPECT_TRUE(eventually([&] { return counter->arrived() == 600; }));
 }
 
+// Each of its writes is refused; none of them is the path's fault.
+TEST_P(Writes, ARefusedTransferOfManyWritesLeavesOthersAlone) {
+  constexpr std::uint64_t kPages = 200, kPage = 512;
+  Side a = side(kPages * kPage), b = side(kPages * kPage);
+  std::vector<std::byte> more(kPages * kPage);
+  std::optional<Region> gone = *b.engine->register_region(more.data(), more.size());
+  PagedWrite pages;
+  pages.source = a.region;
+  pages.peer = b.address();
+  pages.target = gone->key();
+  pages.source_stride = pages.target_stride = pages.page_bytes = kPage;
+  // Every other page, so that nothing is joined.
+  for (std::uint32_t i = 0; i < kPages; i += 2) pages.source_pages.push_back(i);
+  pages.target_pages = pages.source_pages;
+  gone.reset();
+  fill(a.bytes(), 5);
+  std::vector<Outcome> refused(4), fine(4);
+  for (std::size_t i = 0; i < fine.size(); ++i) {
+    pages.options.priority = i % 2 == 0 ? Priority::bulk : Priority::latency;
+    ASSERT_TRUE(a.engine->write_pages(pages, refused[i].done()));
+    ASSERT_TRUE(a.engine->write(whole(a, b), fine[i].done()));
+  }
+  for (auto& each : refused) EXPECT_EQ(each.word(), "io");
+  for (auto& each : fine) EXPECT_EQ(each.word(), "ok");
+  EXPECT_TRUE(filled(b.bytes(), 5));
+  EXPECT_EQ(more, std::vector<std::byte>(kPages * kPage));
+  EXPECT_TRUE(eventually([&] { return a.engine->metrics().transfers_pending == 0; }));
+  // Other rails end a connection over a refusal.
+  if (const std::string rail = plain_fabric(GetParam()); rail == "shm" || rail == "sim")
+    EXPECT_EQ(a.engine->metrics().failovers, 0u);
+}
+
 TEST_P(Writes, ToItself) {
   Side a = side(1 << 16);
   std::vector<std::byte> other(1 << 16);
