@@ -328,7 +328,8 @@ void EngineCore::cancel(std::uint64_t id, std::function<void()> drained) {
       if (!slot.cancel_queued) commands_.push_back({Command::Kind::cancel, index, generation});
       slot.cancel_queued = true;
       drained = nullptr;
-    } else if (drained && !closed_ && late_drained_.size() < kMaxTasks) {
+    } else if (drained && !finished_ && late_drained_.size() < kMaxTasks) {
+      // Behind its Done, which may still wait for its turn.
       late_drained_.push_back(std::move(drained));
       drained = nullptr;
     }

@@ -310,8 +310,9 @@ TEST_P(Writes, ARefusedTransferOfManyWritesLeavesOthersAlone) {
   EXPECT_EQ(more, std::vector<std::byte>(kPages * kPage));
   EXPECT_TRUE(eventually([&] { return a.engine->metrics().transfers_pending == 0; }));
   // Other rails end a connection over a refusal.
-  if (const std::string rail = plain_fabric(GetParam()); rail == "shm" || rail == "sim")
+  if (const std::string rail = plain_fabric(GetParam()); rail == "shm" || rail == "sim") {
     EXPECT_EQ(a.engine->metrics().failovers, 0u);
+  }
 }
 
 TEST_P(Writes, ToItself) {
