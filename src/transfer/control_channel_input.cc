@@ -196,9 +196,9 @@ bool ControlChannel::take_handshake(Link& link, const Record& record, Handler& h
 }
 
 bool ControlChannel::begin_tls(Link& link, Handler& handler) {
-  auto tls =
-      TlsStream::create(*security_->tls(), link.dialled ? TlsStream::Role::client : TlsStream::Role::server,
-                        link.handshake->tls_key());
+  const auto role = link.dialled ? TlsStream::Role::client : TlsStream::Role::server;
+  auto key = link.handshake->tls_key();
+  auto tls = key ? TlsStream::create(*security_->tls(), role, *key) : pass(key.error());
   if (!tls) {
     fail_link(link, handler, tls.error());
     return false;
