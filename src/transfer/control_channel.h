@@ -88,6 +88,7 @@ class ControlChannel final : public ControlPlane {
   bool take_reject(Link& link, const Reject& reject, Handler& handler);
   void refuse(Link& link, const Error& why, const Reject& told, Handler& handler);
   std::size_t record_limit(const Link& link) const;
+  bool may_read(const Link& link) const;
 
   Options options_;
   std::shared_ptr<const ControlSecurity> security_;

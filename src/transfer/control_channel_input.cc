@@ -59,8 +59,15 @@ std::size_t ControlChannel::record_limit(const Link& link) const {
   return std::max(options_.message_bytes + kMessageOverhead, kMaxHelloBytes);
 }
 
+// Who talks and does not listen is not read any more once so many replies wait for it. Our own messages do
+// not count: two sides that send each other long ones would both stop to read, and wait for each other.
+bool ControlChannel::may_read(const Link& link) const {
+  const std::size_t longest = options_.message_bytes + options_.message_bytes / 256;  // inside of TLS
+  return link.unsent() < Link::kRoomForMessages + longest + Link::kRoomForReplies;
+}
+
 void ControlChannel::read(Link& link, Handler& handler) {
-  for (int turn = 0; turn < kReadsPerTurn && link.unsent() < Link::kStopReading; ++turn) {
+  for (int turn = 0; turn < kReadsPerTurn && may_read(link); ++turn) {
     const ssize_t count = recv(link.socket, arrived_.data(), arrived_.size(), 0);
     const int error = errno;
     if (count > 0) {

@@ -107,6 +107,33 @@ TEST_P(Messages, DeadlinesExpireWhileTheReceiverIsSlow) {
   EXPECT_EQ(first.word(), "ok");
 }
 
+// Longer than what the sockets take: each side has to read while its own waits.
+TEST_P(Messages, LongOnesBothWaysAtOnce) {
+  constexpr std::size_t kBytes = 32 << 20;
+  EngineOptions options;
+  options.message_bytes = kBytes;
+  Side a = side(64, options), b = side(64, options);
+  std::vector<std::byte> to_a(kBytes), to_b(kBytes);
+  fill(to_a, 1);
+  fill(to_b, 2);
+  std::atomic<int> right{0};
+  const auto takes = [&right](const std::vector<std::byte>& expected) {
+    return [&](const PeerAddress&, std::span<const std::byte> message) {
+      right += std::ranges::equal(message, expected) ? 1 : 0;
+    };
+  };
+  a.engine->on_message(takes(to_a));
+  b.engine->on_message(takes(to_b));
+  for (int round = 0; round < 2; ++round) {
+    Outcome there, back;
+    ASSERT_TRUE(a.engine->send(b.address(), to_b, there.done()));
+    ASSERT_TRUE(b.engine->send(a.address(), to_a, back.done()));
+    EXPECT_EQ(there.word(), "ok");
+    EXPECT_EQ(back.word(), "ok");
+  }
+  EXPECT_EQ(right, 4);
+}
+
 // Two messages wait for a third when their engine closes; the Done of the first cancels the second.
 TEST_P(Messages, DoneComesBeforeDrainedWhileTheEngineCloses) {
   if (LiveSimulation::knows(GetParam()))
