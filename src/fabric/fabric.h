@@ -43,8 +43,9 @@ using PeerId = std::uint32_t;
 
 struct Capabilities {
   std::string fabric;  // its name, as it was asked for
-  // Writes on one path land in the order of posting, and so do their immediates. Where this is false the
-  // caller posts an immediate when all other writes have been delivered.
+  // Writes on one path land in the order of posting, and so do their immediates; behind one that fails
+  // nothing lands before poll has told of the failure. Where this is false the caller posts an immediate when
+  // all other writes have been delivered.
   bool ordered = false;
   bool local = false;  // reaches peers on this host only, faster than a network does
   // After remove_peer a write's source may still be read, until its completion comes (if it comes).

@@ -1,4 +1,6 @@
 // Writes: bytes, counters, cancel, deadlines, limits; two engines in one process.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <numeric>
@@ -313,6 +315,42 @@ TEST_P(Writes, ARefusedTransferOfManyWritesLeavesOthersAlone) {
   if (const std::string rail = plain_fabric(GetParam()); rail == "shm" || rail == "sim") {
     EXPECT_EQ(a.engine->metrics().failovers, 0u);
   }
+}
+
+// The first pages of the target are gone, those that carry the announcement are there.
+TEST_P(Writes, ATransferWithAHoleIsNotCounted) {
+  if (plain_fabric(GetParam()) != "shm") GTEST_SKIP() << "other rails write through their own mapping";
+  constexpr std::uint64_t kHole = 64 << 10, kPages = 60, kPage = 512;
+  Side a = side(2 * kHole), b = side(64);
+  void* const memory = mmap(nullptr, 2 * kHole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  const auto region = b.engine->register_region(memory, 2 * kHole);
+  ASSERT_TRUE(region);
+  ASSERT_EQ(mprotect(memory, kHole, PROT_NONE), 0);
+  auto counter = b.engine->make_counter(), other = b.engine->make_counter();
+  PagedWrite pages;
+  pages.source = a.region;
+  pages.peer = b.address();
+  pages.target = region->key();
+  pages.source_stride = pages.target_stride = 2048;
+  pages.page_bytes = kPage;
+  for (std::uint32_t i = 0; i < kPages; ++i) pages.source_pages.push_back(i);
+  pages.target_pages = pages.source_pages;
+  // Urgent: posted in several turns at once.
+  pages.options = {.counter = counter->id(), .priority = Priority::latency};
+  Outcome holed, fine, counted;
+  ASSERT_TRUE(a.engine->write_pages(pages, holed.done()));
+  EXPECT_EQ(holed.word(), "io");
+  Write last = whole(a, b);
+  last.bytes = 64;
+  last.options.counter = other->id();
+  ASSERT_TRUE(a.engine->write(last, fine.done()));
+  EXPECT_EQ(fine.word(), "ok");
+  ASSERT_TRUE(other->expect(1, soon(), counted.done()));
+  EXPECT_EQ(counted.word(), "ok");
+  EXPECT_EQ(counter->arrived(), 0u);
+  EXPECT_EQ(a.engine->metrics().failovers, 0u);
+  munmap(memory, 2 * kHole);
 }
 
 TEST_P(Writes, ToItself) {
