@@ -209,6 +209,11 @@ Result<PathEnd> ShmFabric::add_peer(std::span<const std::byte> bytes) {
   Descriptor pipe = open_of_peer(address.pipe_descriptor, O_WRONLY | O_NONBLOCK);
   if (memory.get() < 0 || pipe.get() < 0) {
     const int why = errno;
+    // What there is too little of now may be there later.
+    if (why == EMFILE || why == ENFILE || why == ENOMEM) {
+      return fail(ErrorCode::exhausted, "fabric 'shm': the shared memory of process {} cannot be opened: {}",
+                  address.pid, strerror(why));
+    }
     return fail(why == ENOENT ? ErrorCode::peer_lost : ErrorCode::unsupported,
                 "fabric 'shm': the shared memory of process {} cannot be opened: {}; both need the same user",
                 address.pid, strerror(why));

@@ -266,6 +266,7 @@ bool ControlChannel::take_open(Link& link, Record& record, Handler& handler) {
   if (auto* ack = std::get_if<MessageAck>(&record)) {
     handler.on_ack(id, ack->id);
   } else if (auto* path = std::get_if<PathRecord>(&record)) {
+    path->reason = quote(path->reason);
     handler.on_path(id, *path);
   }
   return find(id) != nullptr;

@@ -235,6 +235,24 @@ TEST(Fabrics, WithoutDescriptorsOpeningFails) {
   }
 }
 
+// Another time there may be some: the caller is to try again.
+TEST(Fabrics, WithoutDescriptorsSharedMemoryIsNotOutOfReach) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer takes descriptors of its own to look at memory";
+#endif
+  auto a = open_fabric("shm", {}), b = open_fabric("shm", {});
+  if (!a || !b) GTEST_SKIP() << (a ? b : a).error().message;
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const auto end = (*a)->add_peer((*b)->address());
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_FALSE(end);
+  EXPECT_EQ(end.error().code, ErrorCode::exhausted);
+  EXPECT_TRUE((*a)->add_peer((*b)->address()));
+}
+
 TEST(Fabrics, AreListedWithAWordEach) {
   const auto reports = list_fabrics();
   for (const char* name : {"shm", "verbs", "net", "tcp;ofi_rxm", "efa"}) {
