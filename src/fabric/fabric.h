@@ -48,8 +48,6 @@ struct Capabilities {
   // all other writes have been delivered.
   bool ordered = false;
   bool local = false;  // reaches peers on this host only, faster than a network does
-  // After remove_peer a write's source may still be read, until its completion comes (if it comes).
-  bool lingers = false;
   std::uint64_t max_write_bytes = 0;   // of one WriteRequest
   std::uint32_t max_outstanding = 0;   // writes taken and not yet completed, all peers together
   std::uint32_t window = 0;            // writes outstanding on one path that keep it busy

@@ -30,7 +30,6 @@ class ControlChannel final : public ControlPlane {
     std::uint16_t port = 0;
     std::uint32_t max_links = 512;
     std::size_t message_bytes = 64 << 10;
-    std::uint32_t message_slots = 64;
     Nanos heartbeat_interval{};
     Nanos heartbeat_limit{};
     Nanos connect_limit{};

@@ -104,7 +104,6 @@ void EngineCore::complete(const fabric::Completion& completion) {
   if (index >= requests_.size()) return;
   WorkRequest& request = requests_[index];
   if (request.generation != static_cast<std::uint32_t>(completion.cookie >> 32)) return;
-  if (request.state == WorkRequest::State::orphaned) return free_request(index);
   if (request.state != WorkRequest::State::posted || request.completed) return;
   if (request.kind == WorkRequest::Kind::probe) return probed(index, completion);
   Peer& peer = peers_[request.peer];

@@ -172,7 +172,6 @@ void EngineCore::add_data(Batch& batch, TransferSlot& slot, std::uint32_t slot_i
       // Another rail may take less at a time.
       if (requests_[index].run.bytes > limit && !split(index, slot, limit)) return;
       slot.again.remove(requests_, index);
-      count_.sent_again.add(1);
     }
     WorkRequest& request = requests_[index];
     request.kind = WorkRequest::Kind::data;
@@ -290,6 +289,7 @@ bool EngineCore::post_batch(Batch& batch, TransferSlot& slot) {
     request.path = batch.path_index;
     path.requests.push_back(requests_, batch.indices[i]);
     bytes += request.run.bytes;
+    if (request.kind == WorkRequest::Kind::data && !batch.from_plan[i]) count_.sent_again.add(1);
     slot.arrival_posted |= batch.counts[i];
   }
   bool rewound = false;

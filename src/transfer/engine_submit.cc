@@ -288,6 +288,7 @@ Result<Transfer> EngineCore::scatter(Scatter scatter, Done done) {
       slot.counter = scatter.slices[i].counter;
       slot.priority = scatter.priority;
       slots_[group].members.emplace_back(taken, slot.generation);
+      slots_[group].bytes += slot.bytes;
       commands_.push_back({Command::Kind::start, taken, slot.generation});
     }
     slots_[group].unended = slots_[group].outstanding = static_cast<std::uint32_t>(plans.size());
