@@ -105,7 +105,7 @@ class PeerAddress {
 
 // What a peer needs to write into a region.
 struct RegionKey {
-  static constexpr std::size_t kMaxBytes = 1024;
+  static constexpr std::size_t kMaxBytes = 2048;
 
   std::array<std::uint64_t, 2> engine_id{};
   std::uint64_t epoch = 0;

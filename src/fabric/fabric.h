@@ -43,12 +43,11 @@ using PeerId = std::uint32_t;
 
 struct Capabilities {
   std::string fabric;  // its name, as it was asked for
-  // Writes on one path land in the order of posting, and so do their immediates. Where this is false the
-  // caller posts an immediate when all other writes have been delivered.
+  // Writes on one path land in the order of posting, and so do their immediates; behind one that fails
+  // nothing lands before poll has told of the failure. Where this is false the caller posts an immediate when
+  // all other writes have been delivered.
   bool ordered = false;
   bool local = false;  // reaches peers on this host only, faster than a network does
-  // After remove_peer a write's source may still be read, until its completion comes (if it comes).
-  bool lingers = false;
   std::uint64_t max_write_bytes = 0;   // of one WriteRequest
   std::uint32_t max_outstanding = 0;   // writes taken and not yet completed, all peers together
   std::uint32_t window = 0;            // writes outstanding on one path that keep it busy

@@ -88,6 +88,7 @@ struct Peer {
   SegmentMapping segment;
   Descriptor pipe;
   std::uint32_t ring = 0;  // ours, in the peer's segment
+  bool failed = false;     // a write to it, of which poll may not have told yet
 };
 
 class ShmFabric final : public Fabric {
@@ -208,6 +209,11 @@ Result<PathEnd> ShmFabric::add_peer(std::span<const std::byte> bytes) {
   Descriptor pipe = open_of_peer(address.pipe_descriptor, O_WRONLY | O_NONBLOCK);
   if (memory.get() < 0 || pipe.get() < 0) {
     const int why = errno;
+    // What there is too little of now may be there later.
+    if (why == EMFILE || why == ENFILE || why == ENOMEM) {
+      return fail(ErrorCode::exhausted, "fabric 'shm': the shared memory of process {} cannot be opened: {}",
+                  address.pid, strerror(why));
+    }
     return fail(why == ENOENT ? ErrorCode::peer_lost : ErrorCode::unsupported,
                 "fabric 'shm': the shared memory of process {} cannot be opened: {}; both need the same user",
                 address.pid, strerror(why));
@@ -236,6 +242,7 @@ Result<PathEnd> ShmFabric::add_peer(std::span<const std::byte> bytes) {
     free->segment = std::move(*segment);
     free->pipe = std::move(pipe);
     free->ring = i;
+    free->failed = false;
     return PathEnd{.peer = static_cast<PeerId>(free - peers_.begin())};
   }
   return fail(ErrorCode::exhausted, "fabric 'shm': process {} has {} writers, the limit", address.pid,
@@ -319,8 +326,12 @@ void ShmFabric::complete(std::uint64_t cookie, int error) {
 
 std::size_t ShmFabric::post(PeerId id, std::span<const WriteRequest> requests) {
   Peer& peer = peers_[id];
+  // What comes after a failed write would land out of order, and its immediate announce what is not there. So
+  // nothing is taken until the caller has been told, who knows what depends on what.
+  if (peer.failed && !completions_.empty()) return 0;
+  peer.failed = false;
   std::size_t taken = 0;
-  while (taken < requests.size() && completions_.size() + kMaxVectors <= kCompletions) {
+  while (!peer.failed && taken < requests.size() && completions_.size() + kMaxVectors <= kCompletions) {
     // A run: what one call copies, up to and including the first immediate.
     std::size_t count = 0;
     std::uint64_t bytes = 0;
@@ -348,6 +359,7 @@ std::size_t ShmFabric::post(PeerId id, std::span<const WriteRequest> requests) {
     if (peer.segment->rings[peer.ring].owner.load(std::memory_order_acquire) != address_.nonce) {
       // Forgotten by this peer: nothing may land there any more.
       for (const WriteRequest& request : run) complete(request.cookie, ECONNRESET);
+      peer.failed = true;
     } else {
       const auto sound = error == 0 ? run : run.first(count - 1);
       int copied = copy(peer, sound);
@@ -359,6 +371,7 @@ std::size_t ShmFabric::post(PeerId id, std::span<const WriteRequest> requests) {
       }
       for (const WriteRequest& request : sound) complete(request.cookie, copied);
       if (error != 0) complete(run.back().cookie, error);
+      peer.failed = copied != 0 || error != 0;
     }
     taken += count;
   }

@@ -16,7 +16,7 @@ using transfer::Welcome;
 namespace {
 
 // As control_channel.cc has them.
-constexpr std::uint32_t kMaxUnproven = 64;
+constexpr std::uint32_t kMaxUnproven = 128;
 constexpr std::size_t kRoomForMessages = 256 << 10;
 constexpr std::size_t kSocketBuffer = 256 << 10;  // what the kernel takes before anything counts as unsent
 constexpr std::uint32_t kBeatChecks = 4;

@@ -59,7 +59,6 @@ class ArrivalLog {
     unconfirmed_.reserve(kConfirmBatch);
   }
   bool is_open() const { return records_ != nullptr; }
-  void close() { records_ = nullptr; }
 
   Outcome arrival(std::uint32_t immediate, CounterTable& counters);
   // Counted since the last confirmed(): lower 15 bits.

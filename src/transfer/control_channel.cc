@@ -216,7 +216,7 @@ bool ControlChannel::flush(Link& link) {
 
 void ControlChannel::update_interest(Link& link) {
   const bool writing = link.unsent() != 0 || link.state == Link::State::dialling;
-  const bool reading = link.unsent() < Link::kStopReading;
+  const bool reading = may_read(link);
   if (link.wants_write == writing && link.reading == reading) return;
   link.wants_write = writing;
   link.reading = reading;

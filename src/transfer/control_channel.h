@@ -30,7 +30,6 @@ class ControlChannel final : public ControlPlane {
     std::uint16_t port = 0;
     std::uint32_t max_links = 512;
     std::size_t message_bytes = 64 << 10;
-    std::uint32_t message_slots = 64;
     Nanos heartbeat_interval{};
     Nanos heartbeat_limit{};
     Nanos connect_limit{};
@@ -88,6 +87,7 @@ class ControlChannel final : public ControlPlane {
   bool take_reject(Link& link, const Reject& reject, Handler& handler);
   void refuse(Link& link, const Error& why, const Reject& told, Handler& handler);
   std::size_t record_limit(const Link& link) const;
+  bool may_read(const Link& link) const;
 
   Options options_;
   std::shared_ptr<const ControlSecurity> security_;

@@ -59,8 +59,15 @@ std::size_t ControlChannel::record_limit(const Link& link) const {
   return std::max(options_.message_bytes + kMessageOverhead, kMaxHelloBytes);
 }
 
+// Who talks and does not listen is not read any more once so many replies wait for it. Our own messages do
+// not count: two sides that send each other long ones would both stop to read, and wait for each other.
+bool ControlChannel::may_read(const Link& link) const {
+  const std::size_t longest = options_.message_bytes + options_.message_bytes / 256;  // inside of TLS
+  return link.unsent() < Link::kRoomForMessages + longest + Link::kRoomForReplies;
+}
+
 void ControlChannel::read(Link& link, Handler& handler) {
-  for (int turn = 0; turn < kReadsPerTurn && link.unsent() < Link::kStopReading; ++turn) {
+  for (int turn = 0; turn < kReadsPerTurn && may_read(link); ++turn) {
     const ssize_t count = recv(link.socket, arrived_.data(), arrived_.size(), 0);
     const int error = errno;
     if (count > 0) {
@@ -196,9 +203,9 @@ bool ControlChannel::take_handshake(Link& link, const Record& record, Handler& h
 }
 
 bool ControlChannel::begin_tls(Link& link, Handler& handler) {
-  auto tls =
-      TlsStream::create(*security_->tls(), link.dialled ? TlsStream::Role::client : TlsStream::Role::server,
-                        link.handshake->tls_key());
+  const auto role = link.dialled ? TlsStream::Role::client : TlsStream::Role::server;
+  auto key = link.handshake->tls_key();
+  auto tls = key ? TlsStream::create(*security_->tls(), role, *key) : pass(key.error());
   if (!tls) {
     fail_link(link, handler, tls.error());
     return false;
@@ -259,6 +266,7 @@ bool ControlChannel::take_open(Link& link, Record& record, Handler& handler) {
   if (auto* ack = std::get_if<MessageAck>(&record)) {
     handler.on_ack(id, ack->id);
   } else if (auto* path = std::get_if<PathRecord>(&record)) {
+    path->reason = quote(path->reason);
     handler.on_path(id, *path);
   }
   return find(id) != nullptr;

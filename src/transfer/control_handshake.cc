@@ -20,15 +20,21 @@ Result<bool> ControlHandshake::take(const Record& record, std::vector<std::byte>
     }
     write_transcript(*theirs);
     state_ = security_->has_key() ? State::proof : State::done;
-    if (state_ == State::proof && side_ == Side::dialler) append_record(out, Proof{proof_of(Side::dialler)});
+    if (state_ == State::proof && side_ == Side::dialler) {
+      auto ours = proof_of(Side::dialler);
+      if (!ours) return pass(ours.error());
+      append_record(out, Proof{*ours});
+    }
     return state_ == State::done;
   }
   if (const auto* proof = std::get_if<Proof>(&record); proof != nullptr && state_ == State::proof) {
-    if (!same_mac(proof->mac, proof_of(side_ == Side::dialler ? Side::acceptor : Side::dialler))) {
+    auto ours = proof_of(side_), theirs = proof_of(side_ == Side::dialler ? Side::acceptor : Side::dialler);
+    if (!ours || !theirs) return pass((ours ? theirs : ours).error());
+    if (!same_mac(proof->mac, *theirs)) {
       return fail(ErrorCode::denied,
                   "it has another shared key, or was dialled under another address than {}", endpoint_);
     }
-    if (side_ == Side::acceptor) append_record(out, Proof{proof_of(Side::acceptor)});
+    if (side_ == Side::acceptor) append_record(out, Proof{*ours});
     state_ = State::done;
     return true;
   }
@@ -57,7 +63,7 @@ void ControlHandshake::write_transcript(const Greeting& theirs) {
   transcript_ = writer.take();
 }
 
-Mac ControlHandshake::proof_of(Side side) const {
+Result<Mac> ControlHandshake::proof_of(Side side) const {
   return security_->mac(side == Side::dialler ? "switchyard control dialler" : "switchyard control acceptor",
                         transcript_);
 }

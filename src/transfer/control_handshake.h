@@ -41,8 +41,8 @@ class ControlHandshake {
   Result<bool> take(const Record& record, std::vector<std::byte>& out);
   static Reject refusal(const Error& error);
 
-  // The key of this connection's TLS, once take() has returned true.
-  Mac tls_key() const { return security_->mac("switchyard control tls", transcript_); }
+  // The key of this connection's TLS, once take() has returned true. Errors: denied.
+  Result<Mac> tls_key() const { return security_->mac("switchyard control tls", transcript_); }
   Side side() const { return side_; }
 
  private:
@@ -50,7 +50,7 @@ class ControlHandshake {
 
   Status check(const Greeting& greeting) const;
   void write_transcript(const Greeting& theirs);
-  Mac proof_of(Side side) const;
+  Result<Mac> proof_of(Side side) const;
 
   std::shared_ptr<const ControlSecurity> security_;
   Side side_;

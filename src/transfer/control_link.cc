@@ -67,7 +67,8 @@ bool ControlLink::flush() {
   if (unsent() == 0) {
     out.clear();
     sent = 0;
-  } else if (sent > kRoomForMessages) {
+  } else if (sent > kRoomForMessages && sent > out.size() / 2) {
+    // Not more often: a long message would be moved each time.
     out.erase(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(sent));
     sent = 0;
   }

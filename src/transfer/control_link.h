@@ -33,7 +33,7 @@ struct SocketAddress {
 
 struct ControlLink {
   static constexpr std::size_t kRoomForMessages = 256 << 10;  // unsent bytes above which no message is taken
-  static constexpr std::size_t kStopReading = 1 << 20;        // unsent bytes above which nothing more is read
+  static constexpr std::size_t kRoomForReplies = 1 << 20;     // beyond the messages: to what is read
 
   enum class State : std::uint8_t {
     dialling,          // until the socket is connected

@@ -1,6 +1,7 @@
 #include "transfer/control_security.h"
 
 #include <openssl/crypto.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 
 #include <cerrno>
@@ -33,6 +34,9 @@ Result<std::shared_ptr<const ControlSecurity>> ControlSecurity::create(const std
     }
     self->mode_ |= kKey;
     self->key_ = shared_key;
+    // Better now than at the first connection.
+    if (auto mac = self->mac("switchyard control", {}); !mac)
+      return fail(ErrorCode::unsupported, "the shared key cannot be used: {}", mac.error().message);
   }
   const int files = !tls.certificate_file.empty() + !tls.key_file.empty() + !tls.ca_file.empty();
   if (files != 0 && (files != 3 || !tls.enabled)) {
@@ -53,15 +57,20 @@ Result<std::shared_ptr<const ControlSecurity>> ControlSecurity::create(const std
 
 ControlSecurity::~ControlSecurity() { OPENSSL_cleanse(key_.data(), key_.size()); }
 
-Mac ControlSecurity::mac(std::string_view purpose, std::span<const std::byte> message) const {
+Result<Mac> ControlSecurity::mac(std::string_view purpose, std::span<const std::byte> message) const {
   ByteWriter input;
   input.write_string(purpose);
   input.write_bytes(message);
   Mac mac{};
   std::size_t length = 0;
-  EVP_Q_mac(nullptr, "HMAC", nullptr, "SHA256", nullptr, key_.data(), key_.size(),
-            reinterpret_cast<const unsigned char*>(input.bytes().data()), input.bytes().size(), mac.data(),
-            mac.size(), &length);
+  if (EVP_Q_mac(nullptr, "HMAC", nullptr, "SHA256", nullptr, key_.data(), key_.size(),
+                reinterpret_cast<const unsigned char*>(input.bytes().data()), input.bytes().size(),
+                mac.data(), mac.size(), &length) == nullptr ||
+      length != mac.size()) {
+    const char* const why = ERR_reason_error_string(ERR_peek_last_error());
+    return fail(ErrorCode::denied, "HMAC-SHA256 cannot be computed: {}",
+                why != nullptr ? why : "the cryptographic library does not say why");
+  }
   return mac;
 }
 

@@ -23,7 +23,7 @@ class ControlSecurity {
   enum Mode : std::uint8_t { kKey = 1, kTls = 2, kCertificates = 4 };
 
   // Reads the certificates. Errors: invalid (a key that is too short, TLS without key and certificates, bad
-  // files).
+  // files), unsupported (the cryptographic library computes no MAC).
   static Result<std::shared_ptr<const ControlSecurity>> create(const std::string& shared_key,
                                                                const TlsOptions& tls);
   ~ControlSecurity();
@@ -32,8 +32,9 @@ class ControlSecurity {
   bool has_key() const { return (mode_ & kKey) != 0; }
   // Null without TLS.
   const TlsContext* tls() const { return tls_.get(); }
-  // HMAC-SHA256 under the shared key. `purpose` keeps MACs for different ends apart.
-  Mac mac(std::string_view purpose, std::span<const std::byte> message) const;
+  // HMAC-SHA256 under the shared key. `purpose` keeps MACs for different ends apart. Errors: denied; where
+  // there is no MAC nothing is proven.
+  Result<Mac> mac(std::string_view purpose, std::span<const std::byte> message) const;
 
  private:
   ControlSecurity() = default;

@@ -104,7 +104,6 @@ void EngineCore::complete(const fabric::Completion& completion) {
   if (index >= requests_.size()) return;
   WorkRequest& request = requests_[index];
   if (request.generation != static_cast<std::uint32_t>(completion.cookie >> 32)) return;
-  if (request.state == WorkRequest::State::orphaned) return free_request(index);
   if (request.state != WorkRequest::State::posted || request.completed) return;
   if (request.kind == WorkRequest::Kind::probe) return probed(index, completion);
   Peer& peer = peers_[request.peer];
@@ -121,13 +120,22 @@ void EngineCore::complete(const fabric::Completion& completion) {
   transfer::EngineRail& rail = rails_[path.local];
   rail.failed_requests.add(1);
   const std::string why = rail.rail->describe_error(completion.error);
-  if (completion.refused && !slots_[slot_index].ended) {
-    Error error{ErrorCode::io, fmt::format("a write to {}:{} over {} failed: {}", peer.address.control_host,
-                                           peer.address.control_port, rail.fabric, why)};
-    log::warn("engine '{}': {}", options_.name, error.message);
+  if (completion.refused) {
+    TransferSlot& slot = slots_[slot_index];
+    // What the other side needs to count the transfer has not come to it, or what has come lacks something:
+    // it confirms no number of this one.
+    slot.arrival_posted = false;
     take_off(index);
     free_request(index);
-    end(slot_index, pass(error));
+    // Often all writes of a transfer are refused; the first has ended it, and the others say nothing new.
+    if (!slot.ended) {
+      Error error{ErrorCode::io, fmt::format("a write to {}:{} over {} failed: {}", peer.address.control_host,
+                                             peer.address.control_port, rail.fabric, why)};
+      log::warn("engine '{}': {}", options_.name, error.message);
+      end(slot_index, pass(error));
+    } else if (slot.outstanding == 0) {
+      release(slot_index);
+    }
     return;
   }
   // The path takes all its requests along; they come back when it is settled.

@@ -128,6 +128,16 @@ void EngineCore::end(std::uint32_t index, Status status) {
   if (slot.ended) return;
   slot.ended = true;
   deadlines_.remove(index);
+  OperationCount& operation = operations_[static_cast<std::size_t>(slot.kind)];
+  if (status) {
+    const auto took = static_cast<std::uint64_t>(std::max<std::int64_t>((now_ - slot.began).count(), 0));
+    operation.count.add(1);
+    operation.bytes.add(slot.bytes);
+    operation.nanoseconds.add(took);
+    operation.log2[std::min<std::size_t>(std::bit_width(took), operation.log2.size() - 1)].add(1);
+  } else {
+    operation.failed.add(1);
+  }
   if (slot.kind == TransferSlot::Kind::group) return end_group(index, std::move(status));
   Peer& peer = peers_[slot.peer];
   if (peer.generation == slot.peer_generation) {
@@ -139,16 +149,6 @@ void EngineCore::end(std::uint32_t index, Status status) {
     const std::uint32_t request = slot.again.front();
     slot.again.remove(requests_, request);
     free_request(request);
-  }
-  OperationCount& operation = operations_[static_cast<std::size_t>(slot.kind)];
-  if (status) {
-    const auto took = static_cast<std::uint64_t>(std::max<std::int64_t>((now_ - slot.began).count(), 0));
-    operation.count.add(1);
-    operation.bytes.add(slot.bytes);
-    operation.nanoseconds.add(took);
-    operation.log2[std::min<std::size_t>(std::bit_width(took), operation.log2.size() - 1)].add(1);
-  } else {
-    operation.failed.add(1);
   }
   if (slot.group != kNoIndex) {
     TransferSlot& group = slots_[slot.group];
@@ -164,8 +164,6 @@ void EngineCore::end(std::uint32_t index, Status status) {
 // A group that ends before its members takes them along.
 void EngineCore::end_group(std::uint32_t index, Status status) {
   TransferSlot& group = slots_[index];
-  OperationCount& operation = operations_[static_cast<std::size_t>(group.kind)];
-  (status ? operation.count : operation.failed).add(1);
   (status ? count_.done : count_.failed).add(1);
   if (group.done) due_.push_back({.done = std::exchange(group.done, {}), .status = std::move(status)});
   // Held until all members have been seen: the last one's release would free it.

@@ -141,6 +141,7 @@ class EngineCore final : public std::enable_shared_from_this<EngineCore>,
   Result<std::uint32_t> peer_for(const PeerAddress& address, bool again);
   Result<std::uint32_t> take_slot(transfer::TransferSlot::Kind kind, std::uint32_t peer, Done done,
                                   TimePoint deadline);
+  tl::unexpected<Error> fail_without_slots() const;
   Transfer enqueue(std::uint32_t slot);
 
   // engine_core.cc

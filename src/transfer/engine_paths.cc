@@ -401,7 +401,6 @@ void EngineCore::on_path(transfer::LinkId link, const PathRecord& record) {
 void EngineCore::settle_path(std::uint32_t index, std::uint32_t path_index,
                              std::span<const std::uint16_t> counted) {
   Path& path = peers_[index].paths[path_index];
-  const bool lingers = rails_[path.local].rail->capabilities().lingers;
   while (!path.requests.empty()) {
     const std::uint32_t request_index = path.requests.front();
     WorkRequest& request = requests_[request_index];
@@ -412,27 +411,19 @@ void EngineCore::settle_path(std::uint32_t index, std::uint32_t path_index,
                          std::find(counted.begin(), counted.end(), *slot.number & 0x7fff) != counted.end();
     if (!arrived) slot.arrival_posted = false;
     const bool again = !slot.ended && !arrived && request.kind == WorkRequest::Kind::data;
-    // The rail may still read for it, and report it: then another request takes its place.
-    const bool orphaned = lingers && !request.completed;
-    std::uint32_t next = kNoIndex;
-    if (again && request.attempts < kMaxAttempts) next = orphaned ? take_request(true) : request_index;
-    if (next != kNoIndex) {
-      requests_[next].run = request.run;
-      requests_[next].attempts = static_cast<std::uint8_t>(request.attempts + 1);
-      requests_[next].slot = slot_index;
-      requests_[next].state = WorkRequest::State::again;
-      if (next == request_index) ++request.generation;
-      slot.again.push_back(requests_, next);
-    }
-    if (orphaned) {
-      request.state = WorkRequest::State::orphaned;
-      request.keep = slot.source.state();
-    } else if (next != request_index) {
+    const bool worn_out = again && request.attempts == kMaxAttempts;
+    if (again && !worn_out) {
+      ++request.attempts;
+      request.state = WorkRequest::State::again;
+      // Its completion may still come, and is none of the next posting.
+      ++request.generation;
+      slot.again.push_back(requests_, request_index);
+    } else {
       free_request(request_index);
     }
     if (slot.ended) {
       if (slot.outstanding == 0) release(slot_index);
-    } else if (again && next == kNoIndex) {
+    } else if (worn_out) {
       end(slot_index, fail(ErrorCode::io, "too many paths broke under it, the last because: {}",
                            peers_[index].path_trouble));
     } else if (again) {

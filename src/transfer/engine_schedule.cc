@@ -33,6 +33,15 @@ constexpr std::uint64_t kSmallestChunk = 64u << 10;    // of a long run that is 
 constexpr std::uint64_t kLargestChunk = 1u << 20;
 constexpr Nanos kRingInterval = std::chrono::microseconds(250);  // shorter than the attention that it earns
 
+// Writes that may be under way on one path, and on all of a rail: bulk leaves room for what is urgent.
+struct Limits {
+  std::uint32_t path, rail;
+};
+Limits limits_of(const fabric::Capabilities& rail, Priority priority) {
+  const Limits all{rail.window, rail.max_outstanding};
+  return priority == Priority::latency ? all : Limits{all.path - all.path / 8, all.rail - all.rail / 8};
+}
+
 }  // namespace
 
 // Requests of one transfer for one path, as they go to its rail.
@@ -115,14 +124,9 @@ bool EngineCore::schedule() {
 
 bool EngineCore::has_room(const Path& path, Priority priority) const {
   const transfer::EngineRail& rail = rails_[path.local];
-  const auto& capabilities = rail.rail->capabilities();
-  std::uint32_t window = capabilities.window, most = capabilities.max_outstanding;
-  if (priority == Priority::bulk) {
-    window -= window / 8;
-    most -= most / 8;
-    if (path.outstanding_bytes.get() >= kBulkBytes) return false;
-  }
-  return path.outstanding.get() < window && rail.outstanding.get() < most;
+  if (priority == Priority::bulk && path.outstanding_bytes.get() >= kBulkBytes) return false;
+  const Limits limits = limits_of(rail.rail->capabilities(), priority);
+  return path.outstanding.get() < limits.path && rail.outstanding.get() < limits.rail;
 }
 
 // The path that would have delivered so many bytes first. Paths that are about equal take turns.
@@ -168,7 +172,6 @@ void EngineCore::add_data(Batch& batch, TransferSlot& slot, std::uint32_t slot_i
       // Another rail may take less at a time.
       if (requests_[index].run.bytes > limit && !split(index, slot, limit)) return;
       slot.again.remove(requests_, index);
-      count_.sent_again.add(1);
     }
     WorkRequest& request = requests_[index];
     request.kind = WorkRequest::Kind::data;
@@ -286,6 +289,7 @@ bool EngineCore::post_batch(Batch& batch, TransferSlot& slot) {
     request.path = batch.path_index;
     path.requests.push_back(requests_, batch.indices[i]);
     bytes += request.run.bytes;
+    if (request.kind == WorkRequest::Kind::data && !batch.from_plan[i]) count_.sent_again.add(1);
     slot.arrival_posted |= batch.counts[i];
   }
   bool rewound = false;
@@ -364,12 +368,13 @@ bool EngineCore::post_some(std::uint32_t peer_index, Priority priority) {
   }
   const transfer::EngineRail& rail = rails_[path.local];
   const auto& capabilities = rail.rail->capabilities();
+  const Limits limits = limits_of(capabilities, priority);
   Batch batch{.peer = peer,
               .path_index = path_index,
               .path = path,
               .capabilities = capabilities,
-              .room = std::min<std::size_t>({kBatch - 1, capabilities.window - path.outstanding.get(),
-                                             capabilities.max_outstanding - rail.outstanding.get()}),
+              .room = std::min<std::size_t>(
+                  {kBatch - 1, limits.path - path.outstanding.get(), limits.rail - rail.outstanding.get()}),
               .requests = batch_.requests,
               .indices = batch_.indices,
               .counts = batch_.counts,

@@ -75,9 +75,8 @@ struct WorkRequest {
   enum class Kind : std::uint8_t { data, record, probe };
   enum class State : std::uint8_t {
     free,
-    posted,   // in its path's list; a probe is in none
-    again,    // in its slot's list
-    orphaned  // nobody waits for it, but its rail may still read the source
+    posted,  // in its path's list; a probe is in none
+    again    // in its slot's list
   };
 
   IndexLink link;
@@ -90,7 +89,6 @@ struct WorkRequest {
   std::uint32_t peer = kNoIndex;
   std::uint32_t path = kNoIndex;
   Run run;
-  std::shared_ptr<Region::State> keep;  // of an orphan
 };
 
 // Joins one of our rails and one of a peer's.

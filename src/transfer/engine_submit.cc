@@ -132,6 +132,8 @@ Result<std::uint32_t> EngineCore::peer_for(const PeerAddress& address, bool agai
   if (address.control_port == 0 || address.rails.empty())
     return fail(ErrorCode::invalid, "not a peer's address");
   if (free_peers_.empty()) return fail(ErrorCode::exhausted, "{} peers are the limit", options_.max_peers);
+  // Nothing would ever end a peer that has no transfer.
+  if (free_slots_.empty()) return fail_without_slots();
   const std::uint32_t index = free_peers_.front();
   free_peers_.pop_front();
   peers_[index].address = address;
@@ -140,12 +142,14 @@ Result<std::uint32_t> EngineCore::peer_for(const PeerAddress& address, bool agai
   return index;
 }
 
+tl::unexpected<Error> EngineCore::fail_without_slots() const {
+  return fail(ErrorCode::exhausted, "{} transfers are under way, the limit; wait for some to end",
+              options_.max_transfers);
+}
+
 Result<std::uint32_t> EngineCore::take_slot(TransferSlot::Kind kind, std::uint32_t peer, Done done,
                                             TimePoint deadline) {
-  if (free_slots_.empty()) {
-    return fail(ErrorCode::exhausted, "{} transfers are under way, the limit; wait for some to end",
-                options_.max_transfers);
-  }
+  if (free_slots_.empty()) return fail_without_slots();
   const std::uint32_t index = free_slots_.back();
   free_slots_.pop_back();
   TransferSlot& slot = slots_[index];
@@ -254,10 +258,20 @@ Result<Transfer> EngineCore::scatter(Scatter scatter, Done done) {
       return fail(ErrorCode::exhausted, "scatter: {} of {} transfers are under way; no room for {} slices",
                   options_.max_transfers - free_slots_.size(), options_.max_transfers, plans.size());
     }
-    std::vector<std::uint32_t> peers;
+    std::vector<std::uint32_t> peers, made;
     for (const auto& [i, plan] : plans) {
+      const std::size_t free_before = free_peers_.size();
       auto index = peer_for(members[i].peer, false);
-      if (!index) return fail_at(fmt::format("slice {}", i), index.error());
+      if (!index) {
+        for (const std::uint32_t peer : made) {
+          directory_.erase(peers_[peer].address.engine_id);
+          peers_[peer].address = {};
+          peers_[peer].state = Peer::State::free;
+          free_peers_.push_back(peer);
+        }
+        return fail_at(fmt::format("slice {}", i), index.error());
+      }
+      if (free_peers_.size() != free_before) made.push_back(*index);
       peers.push_back(*index);
     }
     const std::uint32_t group =
@@ -274,6 +288,7 @@ Result<Transfer> EngineCore::scatter(Scatter scatter, Done done) {
       slot.counter = scatter.slices[i].counter;
       slot.priority = scatter.priority;
       slots_[group].members.emplace_back(taken, slot.generation);
+      slots_[group].bytes += slot.bytes;
       commands_.push_back({Command::Kind::start, taken, slot.generation});
     }
     slots_[group].unended = slots_[group].outstanding = static_cast<std::uint32_t>(plans.size());
@@ -328,7 +343,8 @@ void EngineCore::cancel(std::uint64_t id, std::function<void()> drained) {
       if (!slot.cancel_queued) commands_.push_back({Command::Kind::cancel, index, generation});
       slot.cancel_queued = true;
       drained = nullptr;
-    } else if (drained && !closed_ && late_drained_.size() < kMaxTasks) {
+    } else if (drained && !finished_ && late_drained_.size() < kMaxTasks) {
+      // Behind its Done, which may still wait for its turn.
       late_drained_.push_back(std::move(drained));
       drained = nullptr;
     }

@@ -118,6 +118,30 @@ TEST_P(Rails, RemovedAndAddedAgain) {
   EXPECT_EQ(arrived_, std::vector<std::uint32_t>{5});
 }
 
+// An immediate says that what was posted before it is there.
+TEST_P(Rails, BehindAFailedWriteNothingLandsUnannounced) {
+  if (!a_->capabilities().ordered || !GetParam().starts_with("shm"))
+    GTEST_SKIP() << "the rail keeps no order, or ends its path over a refusal";
+  WriteRequest refused = request(0, 100, 0);
+  refused.target_key += 1;
+  std::vector<WriteRequest> rest{request(100, 100, 1), request(200, 100, 2)};
+  rest.back().has_immediate = true;
+  std::vector<WriteRequest> all{refused};
+  all.insert(all.end(), rest.begin(), rest.end());
+  EXPECT_EQ(a_->post(peer_, all), 1u);
+  EXPECT_EQ(a_->post(peer_, rest), 0u);
+  std::array<Completion, 16> some;
+  EXPECT_EQ(b_->poll(some), 0u);
+  ASSERT_EQ(a_->poll(some), 1u);
+  EXPECT_EQ(some[0].kind, Completion::Kind::failed);
+  EXPECT_TRUE(some[0].refused);
+  EXPECT_TRUE(
+      std::all_of(target_.begin(), target_.end(), [](std::byte each) { return each == std::byte{}; }));
+  // That write was refused, not the path broken.
+  drive(rest, 1);
+  EXPECT_TRUE(failed_.empty());
+}
+
 // A writer that stands still keeps its end and goes on later.
 TEST_P(Rails, NothingLandsOnceTheTargetHasRemovedItsEnd) {
   constexpr std::uint64_t kEach = 256 << 10;
@@ -209,6 +233,24 @@ TEST(Fabrics, WithoutDescriptorsOpeningFails) {
     ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
     EXPECT_LT(count, 64u) << name;
   }
+}
+
+// Another time there may be some: the caller is to try again.
+TEST(Fabrics, WithoutDescriptorsSharedMemoryIsNotOutOfReach) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer takes descriptors of its own to look at memory";
+#endif
+  auto a = open_fabric("shm", {}), b = open_fabric("shm", {});
+  if (!a || !b) GTEST_SKIP() << (a ? b : a).error().message;
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const auto end = (*a)->add_peer((*b)->address());
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_FALSE(end);
+  EXPECT_EQ(end.error().code, ErrorCode::exhausted);
+  EXPECT_TRUE((*a)->add_peer((*b)->address()));
 }
 
 TEST(Fabrics, AreListedWithAWordEach) {

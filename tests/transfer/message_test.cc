@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -104,6 +105,63 @@ TEST_P(Messages, DeadlinesExpireWhileTheReceiverIsSlow) {
   EXPECT_EQ(second.word(), "timed_out");
   go.release();
   EXPECT_EQ(first.word(), "ok");
+}
+
+// Longer than what the sockets take: each side has to read while its own waits.
+TEST_P(Messages, LongOnesBothWaysAtOnce) {
+  constexpr std::size_t kBytes = 32 << 20;
+  EngineOptions options;
+  options.message_bytes = kBytes;
+  Side a = side(64, options), b = side(64, options);
+  std::vector<std::byte> to_a(kBytes), to_b(kBytes);
+  fill(to_a, 1);
+  fill(to_b, 2);
+  std::atomic<int> right{0};
+  const auto takes = [&right](const std::vector<std::byte>& expected) {
+    return [&](const PeerAddress&, std::span<const std::byte> message) {
+      right += std::ranges::equal(message, expected) ? 1 : 0;
+    };
+  };
+  a.engine->on_message(takes(to_a));
+  b.engine->on_message(takes(to_b));
+  for (int round = 0; round < 2; ++round) {
+    Outcome there, back;
+    ASSERT_TRUE(a.engine->send(b.address(), to_b, there.done()));
+    ASSERT_TRUE(b.engine->send(a.address(), to_a, back.done()));
+    EXPECT_EQ(there.word(), "ok");
+    EXPECT_EQ(back.word(), "ok");
+  }
+  EXPECT_EQ(right, 4);
+}
+
+// Two messages wait for a third when their engine closes; the Done of the first cancels the second.
+TEST_P(Messages, DoneComesBeforeDrainedWhileTheEngineCloses) {
+  if (LiveSimulation::knows(GetParam()))
+    GTEST_SKIP() << "simulated engines share a thread; a handler may not block it";
+  EngineOptions one;
+  one.message_slots = 1;
+  std::binary_semaphore go(0), began(0);
+  Side a = side(64), b = side(64, one);
+  b.engine->on_message([&](const PeerAddress&, std::span<const std::byte>) {
+    began.release();
+    go.acquire();
+  });
+  ASSERT_TRUE(a.engine->send(b.address(), {}, {}));
+  began.acquire();
+  std::array<Transfer, 2> waiting;
+  std::vector<std::string> order;  // the worker's, until the engine is closed
+  for (std::size_t i = 0; i < 2; ++i) {
+    auto transfer = a.engine->send(b.address(), {}, [&, i](const Status& status) {
+      EXPECT_FALSE(status);
+      order.push_back("done");
+      if (order.size() == 1) waiting[1 - i].cancel([&] { order.push_back("drained"); });
+    });
+    ASSERT_TRUE(transfer);
+    waiting[i] = *transfer;
+  }
+  a.engine.reset();
+  go.release();
+  EXPECT_EQ(order, (std::vector<std::string>{"done", "done", "drained"}));
 }
 
 TEST_P(Messages, ToItselfAndWithoutAHandler) {

@@ -70,6 +70,34 @@ TEST_P(Operations, ScatterChecksEverythingBeforeItSendsAnything) {
   EXPECT_EQ(done.word(), "ok");
 }
 
+TEST_P(Operations, ARefusedSubmissionTakesNoPeersPlace) {
+  EngineOptions few;
+  few.max_peers = 2;
+  few.max_transfers = 3;
+  Side from = side(64, few), a = side(64), b = side(64), c = side(64);
+  // The worker is here, so that nothing ends meanwhile.
+  Outcome over;
+  ASSERT_TRUE(from.engine->post([&, done = over.done()] {
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(from.engine->write(whole(from, a), {}));
+    auto refused = from.engine->write(whole(from, b), {});
+    EXPECT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::exhausted);
+    done({});
+  }));
+  EXPECT_EQ(over.word(), "ok");
+  EXPECT_TRUE(eventually([&] { return from.engine->metrics().transfers_pending == 0; }));
+  // Its second member has no address.
+  PeerAddress nowhere = c.address();
+  nowhere.control_port = 0;
+  PeerGroup group({{b.address(), b.key()}, {nowhere, c.key()}});
+  Scatter scatter{.source = from.region, .group = group, .slices = {{0, 0, 10, {}}, {0, 0, 10, {}}}};
+  EXPECT_EQ(from.engine->scatter(scatter, {}).error().code, ErrorCode::invalid);
+  Outcome sent;
+  auto transfer = from.engine->write(whole(from, c), sent.done());
+  ASSERT_TRUE(transfer) << transfer.error().message;
+  EXPECT_EQ(sent.word(), "ok");
+}
+
 TEST_P(Operations, ACancelledScatterDrainsAsAWhole) {
   Side from = side(4 << 20), a = side(4 << 20), b = side(4 << 20);
   PeerGroup group({{a.address(), a.key()}, {b.address(), b.key()}});

@@ -51,6 +51,10 @@ TEST(RegionKey, SurvivesTheWireAndNothingElseDoes) {
   for (std::size_t length = 0; length < bytes.size(); ++length) {
     EXPECT_FALSE(RegionKey::parse(std::span(bytes).first(length)));
   }
+  // As many rails as an engine may have.
+  RegionKey wide = key;
+  wide.rails.resize(64);
+  EXPECT_EQ(RegionKey::parse(wide.serialize()), wide);
   RegionKey wraps = key;
   wraps.rails[0].address = ~std::uint64_t{0};
   EXPECT_FALSE(RegionKey::parse(wraps.serialize())) << "it would run over the end of memory";

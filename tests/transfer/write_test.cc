@@ -1,4 +1,6 @@
 // Writes: bytes, counters, cancel, deadlines, limits; two engines in one process.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <numeric>
@@ -257,6 +259,98 @@ TEST_P(Writes, AnUnregisteredTargetIsAnErrorAndTheEngineGoesOn) {
     return a.engine->write(whole(a, b), fine.done()) && fine.word() == "ok";
   }));
   EXPECT_TRUE(filled(b.bytes(), 9));
+}
+
+// The receiver never hears of a counted transfer whose write was refused, and so confirms no number for it.
+TEST_P(Writes, ARefusedCountedWriteHoldsUpNoOthers) {
+  Side a = side(64), b = side(64);
+  std::vector<std::byte> more(64);
+  std::optional<Region> gone = *b.engine->register_region(more.data(), more.size());
+  const auto counter = b.engine->make_counter();
+  Write write = whole(a, b);
+  write.options.counter = counter->id();
+  Write to_gone = write;
+  to_gone.target = gone->key();
+  gone.reset();
+  Outcome refused;
+  ASSERT_TRUE(a.engine->write(to_gone, refused.done()));
+  EXPECT_EQ(refused.word(), "io");
+  // More than there are numbers at a time.
+  for (int i = 0; i < 600; ++i) {
+    Outcome fine;
+    ASSERT_TRUE(a.engine->write(write, fine.done()));
+    ASSERT_EQ(fine.word(), "ok") << i;
+  }
+  EXPECT_TRUE(eventually([&] { return counter->arrived() == 600; }));
+}
+
+// Each of its writes is refused; none of them is the path's fault.
+TEST_P(Writes, ARefusedTransferOfManyWritesLeavesOthersAlone) {
+  constexpr std::uint64_t kPages = 200, kPage = 512;
+  Side a = side(kPages * kPage), b = side(kPages * kPage);
+  std::vector<std::byte> more(kPages * kPage);
+  std::optional<Region> gone = *b.engine->register_region(more.data(), more.size());
+  PagedWrite pages;
+  pages.source = a.region;
+  pages.peer = b.address();
+  pages.target = gone->key();
+  pages.source_stride = pages.target_stride = pages.page_bytes = kPage;
+  // Every other page, so that nothing is joined.
+  for (std::uint32_t i = 0; i < kPages; i += 2) pages.source_pages.push_back(i);
+  pages.target_pages = pages.source_pages;
+  gone.reset();
+  fill(a.bytes(), 5);
+  std::vector<Outcome> refused(4), fine(4);
+  for (std::size_t i = 0; i < fine.size(); ++i) {
+    pages.options.priority = i % 2 == 0 ? Priority::bulk : Priority::latency;
+    ASSERT_TRUE(a.engine->write_pages(pages, refused[i].done()));
+    ASSERT_TRUE(a.engine->write(whole(a, b), fine[i].done()));
+  }
+  for (auto& each : refused) EXPECT_EQ(each.word(), "io");
+  for (auto& each : fine) EXPECT_EQ(each.word(), "ok");
+  EXPECT_TRUE(filled(b.bytes(), 5));
+  EXPECT_EQ(more, std::vector<std::byte>(kPages * kPage));
+  EXPECT_TRUE(eventually([&] { return a.engine->metrics().transfers_pending == 0; }));
+  // Other rails end a connection over a refusal.
+  if (const std::string rail = plain_fabric(GetParam()); rail == "shm" || rail == "sim") {
+    EXPECT_EQ(a.engine->metrics().failovers, 0u);
+  }
+}
+
+// The first pages of the target are gone, those that carry the announcement are there.
+TEST_P(Writes, ATransferWithAHoleIsNotCounted) {
+  if (plain_fabric(GetParam()) != "shm") GTEST_SKIP() << "other rails write through their own mapping";
+  constexpr std::uint64_t kHole = 64 << 10, kPages = 60, kPage = 512;
+  Side a = side(2 * kHole), b = side(64);
+  void* const memory = mmap(nullptr, 2 * kHole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  const auto region = b.engine->register_region(memory, 2 * kHole);
+  ASSERT_TRUE(region);
+  ASSERT_EQ(mprotect(memory, kHole, PROT_NONE), 0);
+  auto counter = b.engine->make_counter(), other = b.engine->make_counter();
+  PagedWrite pages;
+  pages.source = a.region;
+  pages.peer = b.address();
+  pages.target = region->key();
+  pages.source_stride = pages.target_stride = 2048;
+  pages.page_bytes = kPage;
+  for (std::uint32_t i = 0; i < kPages; ++i) pages.source_pages.push_back(i);
+  pages.target_pages = pages.source_pages;
+  // Urgent: posted in several turns at once.
+  pages.options = {.counter = counter->id(), .priority = Priority::latency};
+  Outcome holed, fine, counted;
+  ASSERT_TRUE(a.engine->write_pages(pages, holed.done()));
+  EXPECT_EQ(holed.word(), "io");
+  Write last = whole(a, b);
+  last.bytes = 64;
+  last.options.counter = other->id();
+  ASSERT_TRUE(a.engine->write(last, fine.done()));
+  EXPECT_EQ(fine.word(), "ok");
+  ASSERT_TRUE(other->expect(1, soon(), counted.done()));
+  EXPECT_EQ(counted.word(), "ok");
+  EXPECT_EQ(counter->arrived(), 0u);
+  EXPECT_EQ(a.engine->metrics().failovers, 0u);
+  munmap(memory, 2 * kHole);
 }
 
 TEST_P(Writes, ToItself) {
