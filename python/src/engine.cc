@@ -93,9 +93,9 @@ std::unique_ptr<PyRegion> PyEngine::adopt(Region region, Exported memory) {
   return std::make_unique<PyRegion>(regions_, registered, returned_);
 }
 
-std::shared_ptr<ProcessBound<Counter>> PyEngine::make_counter() {
+std::shared_ptr<ProcessBound<ExpectedCounter>> PyEngine::make_counter() {
   Counter counter = with_engine([](TransferEngine& engine) { return engine.make_counter(); });
-  return std::make_shared<ProcessBound<Counter>>(std::move(counter));
+  return std::make_shared<ProcessBound<ExpectedCounter>>(ExpectedCounter(std::move(counter)));
 }
 
 Region PyEngine::source_of(const PyRegion& region) const {

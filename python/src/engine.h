@@ -42,7 +42,7 @@ class PyEngine {
                                             std::uint64_t offset, nb::object owner);
   std::unique_ptr<Watch> watch(nb::handle memory, std::uint64_t offset, std::shared_ptr<EventQueue> queue,
                                std::uint64_t token);
-  std::shared_ptr<ProcessBound<Counter>> make_counter();
+  std::shared_ptr<ProcessBound<ExpectedCounter>> make_counter();
   TransferOperation write(Write write, const PyRegion& source);
   TransferOperation write_pages(PagedWrite write, const PyRegion& source);
   TransferOperation send(const PeerAddress& peer, nb::handle message, std::optional<double> timeout);

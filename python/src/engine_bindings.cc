@@ -17,14 +17,14 @@ using namespace nb::literals;
 
 namespace {
 
-using CounterHandle = std::shared_ptr<ProcessBound<Counter>>;
+using CounterHandle = std::shared_ptr<ProcessBound<ExpectedCounter>>;
 
 // switchyard._core.Counter.
 struct PyCounter {
   CounterHandle counter;
 };
 
-Counter& here(const PyCounter& self) {
+ExpectedCounter& here(const PyCounter& self) {
   if (!self.counter->here())
     raise(ErrorCode::invalid, "the counter belongs to the process this one was forked from");
   return **self.counter;
@@ -34,11 +34,11 @@ Expectation expect(const PyCounter& self, std::uint64_t transfers, std::optional
   Expectation expectation;
   const TimePoint deadline = deadline_after(timeout, "expect");
   expectation.counter = self.counter;
-  Counter& counter = here(self);
+  ExpectedCounter& counter = here(self);
   Status armed;
   {
     Unlocked unlocked;
-    armed = counter.expect(transfers, deadline, expectation.done());
+    armed = counter.expect(expectation, transfers, deadline);
   }
   unwrap(std::move(armed));
   return expectation;
@@ -79,9 +79,9 @@ void construct(PyEngine* self, std::string name, std::string fabric, std::string
 void bind_engine(nb::module_& module) {
   nb::class_<PyCounter>(module, "Counter", nb::is_weak_referenceable(), docs::kCounter)
       .def_prop_ro(
-          "id", [](const PyCounter& self) { return here(self).id(); }, "Its name, for peers.")
+          "id", [](const PyCounter& self) { return here(self).counter().id(); }, "Its name, for peers.")
       .def_prop_ro(
-          "arrived", [](const PyCounter& self) { return here(self).arrived(); },
+          "arrived", [](const PyCounter& self) { return here(self).counter().arrived(); },
           "Transfers that have arrived since it was made.")
       .def("expect", &expect, "transfers"_a, "timeout"_a = nb::none(), docs::kExpect)
       .def(

@@ -52,7 +52,7 @@ Operation cancel_transfer(TransferOperation& self) {
 
 void cancel_expectation(Expectation& self) {
   Unlocked unlocked;
-  if (self.counter->here()) (**self.counter).cancel();
+  if (self.counter->here()) (**self.counter).cancel(self);
 }
 
 }  // namespace
@@ -67,6 +67,18 @@ void Outcome::end(const Status& status) {
     changed_.notify_all();
   }
   for (auto& [queue, token] : watchers) queue->completed(token);
+}
+
+Status ExpectedCounter::expect(const Operation& expectation, std::uint64_t transfers, TimePoint deadline) {
+  const std::lock_guard lock(*mutex_);
+  auto armed = counter_.expect(transfers, deadline, expectation.done());
+  if (armed) armed_ = expectation.outcome;
+  return armed;
+}
+
+void ExpectedCounter::cancel(const Operation& expectation) {
+  const std::lock_guard lock(*mutex_);
+  if (armed_.lock() == expectation.outcome) counter_.cancel();
 }
 
 bool Outcome::ended() const {

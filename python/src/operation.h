@@ -55,8 +55,24 @@ struct TransferOperation : Operation {
   Transfer transfer;
 };
 
+// A counter that knows which expectation was armed last: withdrawing an earlier one, which has ended, does
+// nothing to its successor. Any thread, without the GIL.
+class ExpectedCounter {
+ public:
+  explicit ExpectedCounter(Counter counter) : counter_(std::move(counter)) {}
+  const Counter& counter() const { return counter_; }
+  // As Counter::expect and Counter::cancel.
+  Status expect(const Operation& expectation, std::uint64_t transfers, TimePoint deadline);
+  void cancel(const Operation& expectation);
+
+ private:
+  Counter counter_;
+  std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();
+  std::weak_ptr<Outcome> armed_;
+};
+
 struct Expectation : Operation {
-  std::shared_ptr<ProcessBound<Counter>> counter;
+  std::shared_ptr<ProcessBound<ExpectedCounter>> counter;
 };
 
 // Ends a watch, then lets go of the memory that the word is in.

@@ -10,6 +10,7 @@ namespace switchyard::pool {
 namespace {
 
 constexpr std::size_t kMuch = 64 << 10;
+constexpr std::string_view kTraceBegin = "{\"t\":";
 
 // With quotes and escapes; what is no UTF-8 is replaced.
 std::string quoted(std::string_view text) {
@@ -23,6 +24,14 @@ Result<std::unique_ptr<Trace>> Trace::open(const std::filesystem::path& file) {
   std::error_code unknown;
   if (std::filesystem::is_fifo(file, unknown))
     return fail(ErrorCode::invalid, "trace: {} is a pipe; name a file", file.string());
+  // An older trace is replaced; a configuration or a checkpoint was named by mistake.
+  std::ifstream there(file, std::ios::binary);
+  std::string begin(kTraceBegin.size(), '\0');
+  there.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  if (there.gcount() > 0 && begin != kTraceBegin) {
+    return fail(ErrorCode::invalid,
+                "trace: {} is there already and is no trace; name another file, or remove it", file.string());
+  }
   auto trace = std::make_unique<Trace>();
   trace->file_.open(file, std::ios::trunc);
   if (!trace->file_) return fail(ErrorCode::io, "cannot write the trace {}", file.string());

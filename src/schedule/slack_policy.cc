@@ -13,6 +13,7 @@ constexpr double kFullLoad = 0.9;  // share of an instance's time that decoding 
 constexpr double kSplitGain =
     0.4;  // by how much less another must have to do, for a model to be served by both
 constexpr double kLongestLateness = 20;  // seconds; bringing up to date is reckoned to take no longer
+constexpr double kShortestService = 1;   // seconds of tokens; a turn is not worth its beginning for less
 constexpr double kLongestPatience = 30;  // seconds; later requests press ever harder, so that none starves
 constexpr std::uint64_t kSharedTokens =
     8192;  // prompts of one model that are worth a second prefill instance
@@ -133,15 +134,19 @@ double SlackPolicy::index(const Instance& instance, const Batch& batch, const Mo
   }
   const double scale = to_seconds(options_.look_ahead);
   double pressure = 0;
-  double slack_sum = 0;
+  double behind = 0;  // seconds of its tokens that a request lacks, of all requests
   double count = 0;
   std::uint64_t prompt_tokens = 0;
   const auto add = [&](const Request& request) {
     const double slack = to_seconds(request.due() - m.now) - lead;
-    const double patience = std::max(0.0, -slack - kLongestPatience) / kLongestPatience;
+    const double late = std::max(0.0, -slack - kLongestPatience) / kLongestPatience;
+    const double impatience = late + late * late * late;
     pressure += request.worth / to_seconds(request.targets.between_tokens) *
-                (std::exp(-std::max(0.0, slack) / scale) + patience);
-    slack_sum += std::max(slack, -kLongestLateness);
+                (std::exp(-std::max(0.0, slack) / scale) + impatience);
+    // It can lack no more than it still wants.
+    const double rest = to_seconds(request.targets.between_tokens) *
+                        static_cast<double>(request.spec.max_new_tokens - request.made);
+    behind += std::min(to_seconds(options_.ahead) - std::max(slack, -kLongestLateness), rest);
     count += 1;
   };
   for (const Request* prompt : batch.prompts) {
@@ -155,8 +160,7 @@ double SlackPolicy::index(const Instance& instance, const Batch& batch, const Mo
   double service = lead;
   if (prompt_tokens > 0) service += to_seconds(costs_.prefill(batch.model, instance.id, prompt_tokens));
   if (!batch.rows.empty()) {
-    const double behind = std::max(1.0, to_seconds(options_.ahead) - slack_sum / count);
-    service += behind * share(instance, batch);
+    service += std::max(kShortestService, behind / count) * share(instance, batch);
   }
   return pressure / std::max(service, 1e-4);
 }

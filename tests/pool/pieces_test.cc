@@ -28,6 +28,13 @@ TEST(Trace, IsWrittenToFilesOnly) {
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
   EXPECT_EQ(Trace::open(pipe).error().code, ErrorCode::invalid);
   EXPECT_TRUE(Trace::open(directory / "trace.jsonl"));
+  for (const char* mine : {"models:\n", "GGUF", "{"}) {
+    ASSERT_TRUE(replace_file(directory / "mine", mine));
+    EXPECT_EQ(Trace::open(directory / "mine").error().code, ErrorCode::invalid);
+    EXPECT_EQ(read_file(directory / "mine", 100).value(), mine);
+  }
+  ASSERT_TRUE(replace_file(directory / "older", "{\"t\":0.1,\"event\":\"turn\"}\n"));
+  EXPECT_TRUE(Trace::open(directory / "older"));
   std::filesystem::remove_all(directory);
 }
 

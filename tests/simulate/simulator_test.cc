@@ -207,6 +207,25 @@ TEST(Simulator, NobodyStarvesWhereOneBerthIsNotPinned) {
   }
 }
 
+TEST(Simulator, ShortRequestsAreServedBesideABusyPinnedModel) {
+  auto input = small_pool(4, PolicyKind::slack);
+  input.cluster.unified = 1;
+  input.models.front().spec.pinned = true;
+  GeneratorOptions options{.seconds = 120, .seed = 3};
+  options.input.mean = 50;
+  options.output.mean = 400;
+  for (std::size_t i = 0; i < 4; ++i)
+    options.models.push_back({input.models[i].spec.name, i == 0 ? 3 : 0.05});
+  input.workload = *generate_workload(options);
+  for (auto& request : input.workload.requests) {
+    if (request.model != 0) request.output_tokens = 12;
+  }
+  const auto result = simulate(input);
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->unfinished, 0u);
+  EXPECT_LT(percentile(result->first_token_seconds, 1), 40);
+}
+
 TEST(Simulator, SwitchingHidesBehindTurns) {
   for (const PolicyKind policy : {PolicyKind::quota, PolicyKind::slack}) {
     auto input = small_pool(6, policy);
