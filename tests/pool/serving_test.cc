@@ -601,7 +601,7 @@ TEST_P(Serving, AModelThatIsRemovedWhileItIsLoadedLeavesItsBerth) {
 
 TEST_P(Serving, ARequestThatItsInstancesDoNotSurviveIsForgottenByAll) {
   open();
-  const FakeModel slow{.salt = 60, .readings = 10000};
+  const FakeModel slow{.salt = 60, .readings = 300000};
   ASSERT_TRUE(
       dispatcher_->add_opened_model({.id = "slow", .path = "1"}, std::make_shared<const FakeImage>(slow)));
   if (GetParam().policy == schedule::PolicyKind::fixed) {
