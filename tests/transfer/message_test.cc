@@ -112,6 +112,7 @@ TEST_P(Messages, LongOnesBothWaysAtOnce) {
   constexpr std::size_t kBytes = 32 << 20;
   EngineOptions options;
   options.message_bytes = kBytes;
+  options.heartbeat_limit = std::chrono::seconds(20);  // one message takes seconds under a sanitizer
   Side a = side(64, options), b = side(64, options);
   std::vector<std::byte> to_a(kBytes), to_b(kBytes);
   fill(to_a, 1);
@@ -149,16 +150,19 @@ TEST_P(Messages, DoneComesBeforeDrainedWhileTheEngineCloses) {
   ASSERT_TRUE(a.engine->send(b.address(), {}, {}));
   began.acquire();
   std::array<Transfer, 2> waiting;
+  std::atomic<bool> sent = false;
   std::vector<std::string> order;  // the worker's, until the engine is closed
   for (std::size_t i = 0; i < 2; ++i) {
     auto transfer = a.engine->send(b.address(), {}, [&, i](const Status& status) {
       EXPECT_FALSE(status);
+      EXPECT_TRUE(sent);
       order.push_back("done");
       if (order.size() == 1) waiting[1 - i].cancel([&] { order.push_back("drained"); });
     });
     ASSERT_TRUE(transfer);
     waiting[i] = *transfer;
   }
+  sent = true;
   a.engine.reset();
   go.release();
   EXPECT_EQ(order, (std::vector<std::string>{"done", "done", "drained"}));
