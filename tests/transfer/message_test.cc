@@ -112,7 +112,8 @@ TEST_P(Messages, LongOnesBothWaysAtOnce) {
   constexpr std::size_t kBytes = 32 << 20;
   EngineOptions options;
   options.message_bytes = kBytes;
-  options.heartbeat_limit = std::chrono::seconds(20);  // one message takes seconds under a sanitizer
+  // One message takes seconds under a sanitizer, and what opens paths waits behind it.
+  options.heartbeat_limit = options.connect_limit = std::chrono::seconds(30);
   Side a = side(64, options), b = side(64, options);
   std::vector<std::byte> to_a(kBytes), to_b(kBytes);
   fill(to_a, 1);
